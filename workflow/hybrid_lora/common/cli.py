@@ -1,0 +1,55 @@
+"""What every stage's command line shares: the --settings option, and errors as one line."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.common.files import read_json
+
+
+def settings(text):
+    """argparse type: a JSON object given inline, or @FILE that holds one."""
+    try:
+        value = read_json(text[1:]) if text.startswith("@") else json.loads(text)
+    except (UserError, json.JSONDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"not a JSON object: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("not a JSON object")
+    return value
+
+
+def command(subparsers, name, run, summary, paths=(), outputs=(), many=(), with_settings=True):
+    """Add one command: `paths` and `outputs` become required --options of type Path, `many` take several paths.
+
+    `run(arguments)` is called with the parsed namespace; it should import what is heavy itself.
+    """
+    parser = subparsers.add_parser(name, help=summary, description=summary)
+    for option in paths:
+        parser.add_argument(f"--{option}", type=Path, required=True, metavar="PATH", help="input")
+    for option in many:
+        parser.add_argument(f"--{option}", type=Path, required=True, nargs="+", metavar="PATH", help="inputs")
+    for option in outputs:
+        parser.add_argument(f"--{option}", type=Path, required=True, metavar="PATH", help="output")
+    if with_settings:
+        parser.add_argument("--settings", type=settings, required=True, metavar="JSON", help="inline JSON or @FILE")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(parser, argv=None):
+    """Parse, run, and return the exit status; UserError becomes one line, Ctrl-C one word."""
+    arguments = parser.parse_args(argv)
+    # The hub is asked only where a source says `hub`; datasets' progress bars have no ETA a log file can show.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        print(f"hybrid_lora: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hybrid_lora: interrupted", file=sys.stderr)
+        return 130
+    return 0

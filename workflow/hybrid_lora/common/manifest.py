@@ -1,0 +1,92 @@
+"""Manifests: what an artifact was made from, so that copied results can be checked and explained without `.snakemake/`.
+
+A file F has `F.manifest.json` beside it; a directory artifact holds `manifest.json`. Hashes are SHA-256.
+"""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hybrid_lora.common.files import sha256_file, sha256_json, write_json
+
+SCHEMA_VERSION = 1
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "vllm", "math-verify", "pyarrow", "matplotlib", "snakemake")
+_BEGAN = time.time()
+
+
+def describe(stage, settings, inputs, code, outputs=(), **extra):
+    """The manifest of one artifact as a dict.
+
+    stage: dotted name of the command; settings: its resolved sub-configuration; inputs: {name: path or list of paths};
+    code: paths of the Python files it runs; outputs: paths of the files whose hashes are recorded.
+    """
+    files = {name: [paths] if isinstance(paths, str | os.PathLike) else list(paths) for name, paths in inputs.items()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "settings": settings,
+        "settings_sha256": sha256_json(settings),
+        "inputs": {name: {str(p): sha256_file(p) for p in paths} for name, paths in files.items()},
+        "code": {_code_name(p): sha256_file(p) for p in sorted(map(str, code))},
+        "outputs": {Path(p).name: sha256_file(p) for p in outputs},
+        "packages": packages(),
+        "python": platform.python_version(),
+        "git_commit": git_commit(),
+        "device": device(),
+        "wall_s": round(time.time() - _BEGAN, 3),
+        "peak_memory_mb": peak_memory_mb(),
+        **extra,
+    }
+
+
+def write_beside(artifact, stage, settings, inputs, code, **extra):
+    """Write `<artifact>.manifest.json` for a finished file."""
+    write_json(f"{artifact}.manifest.json", describe(stage, settings, inputs, code, [artifact], **extra))
+
+
+def _code_name(path):
+    parts = Path(path).parts
+    return "/".join(parts[parts.index("hybrid_lora") :]) if "hybrid_lora" in parts else Path(path).name
+
+
+@functools.cache
+def packages():
+    """Versions of the installed packages that results depend on, whether or not they are imported."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def git_commit():
+    """Commit of the checkout this package lies in (with `-dirty`), or None outside a git checkout."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def device():
+    """Name of the device in use: the GPU where torch is loaded and sees one, else the processor's architecture."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu ({platform.machine()})"
+
+
+def peak_memory_mb():
+    """Peak resident memory of this process and of its largest child, in MiB; GPU memory is recorded apart by stages."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return round(max(own, child) / 1024, 1)

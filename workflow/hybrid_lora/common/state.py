@@ -1,0 +1,40 @@
+"""Resumable state in results/.state/<stage>/<key>/, stamped with a hash of inputs, configuration and code.
+
+Declared outputs are deleted by Snakemake before a job and on failure, so work in progress lives here. A stamp that
+differs means that the state belongs to another computation: it is discarded, and the log says so.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from hybrid_lora.common.files import read_json, sha256_file, sha256_json, write_json
+
+
+def open_state(root, stage, key, settings, inputs, code):
+    """The folder for this computation's state, emptied first if it holds another computation's.
+
+    root: the results folder; inputs and code: paths whose contents belong to the stamp.
+    """
+    folder = Path(root) / ".state" / stage / key
+    stamp = {
+        "settings": sha256_json(settings),
+        "inputs": sha256_json([sha256_file(p) for p in inputs]),
+        "code": sha256_json([sha256_file(p) for p in code]),
+    }
+    path = folder / "stamp.json"
+    if path.exists():
+        old = read_json(path)
+        changed = sorted(k for k in stamp if old.get(k) != stamp[k])
+        if not changed:
+            return folder
+        print(f"{folder}: saved state is of other {' and '.join(changed)}; starting anew", file=sys.stderr, flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_json(path, stamp)
+    return folder
+
+
+def close_state(folder):
+    """Remove the state of a computation whose declared outputs are written."""
+    shutil.rmtree(folder, ignore_errors=True)

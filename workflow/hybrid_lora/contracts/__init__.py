@@ -1,0 +1,1 @@
+"""The files through which stages meet: one module a format, each with a schema, an atomic `write` and a checking `read`."""

@@ -1,0 +1,34 @@
+"""results/scores/{model}/{probe}/{criterion}.parquet: one row per module, in layer and type order.
+
+rank 1 goes to full fine-tuning first, whatever the criterion's direction; allocation reads rank alone. mu and sigma
+are null where a criterion has none; batches is the number of validation batches behind the score (0 if none).
+The metadata holds criterion, direction (ascending: lowest score first), model, probe and batches.
+"""
+
+import pyarrow as pa
+
+from hybrid_lora.contracts import tables
+
+SCHEMA = pa.schema(
+    [
+        ("module", pa.string()),
+        ("layer", pa.int32()),
+        ("type", pa.string()),
+        ("params", pa.int64()),
+        ("mu", pa.float64()),
+        ("sigma", pa.float64()),
+        ("score", pa.float64()),
+        ("rank", pa.int32()),
+        ("batches", pa.int32()),
+    ]
+)
+
+
+def write(path, rows, metadata):
+    """rows: list of dicts with SCHEMA's keys."""
+    tables.write(path, rows, SCHEMA, metadata)
+
+
+def read(path):
+    """(list of dicts with SCHEMA's keys, metadata)."""
+    return tables.read(path, SCHEMA, "the scores stage").to_pylist(), tables.metadata(path)
