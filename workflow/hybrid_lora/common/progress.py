@@ -23,7 +23,7 @@ class Progress:
         if now - self.printed < self.every and self.done < self.total:
             return
         self.printed = now
-        elapsed = now - self.began
+        elapsed = self.elapsed()
         fresh = self.done - self.start
         eta = elapsed / fresh * (self.total - self.done) if fresh else 0.0
         shown = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in extras.items())
@@ -31,8 +31,12 @@ class Progress:
         line = f"{self.what} {self.done}/{self.total} ({share:.0f} %) {clock(elapsed)} elapsed, ETA {clock(eta)} {shown}"
         print(line.rstrip(), file=self.stream, flush=True)
 
+    def elapsed(self):
+        """Seconds since this process began the work."""
+        return time.monotonic() - self.began
+
 
 def clock(seconds):
     """Seconds as h:mm:ss."""
-    seconds = int(round(seconds))
+    seconds = round(seconds)
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

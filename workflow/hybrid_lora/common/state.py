@@ -11,12 +11,12 @@ from pathlib import Path
 from hybrid_lora.common.files import read_json, sha256_file, sha256_json, write_json
 
 
-def open_state(root, stage, key, settings, inputs, code):
-    """The folder for this computation's state, emptied first if it holds another computation's.
+def open_state(folder, settings, inputs, code):
+    """The folder for this computation's state as a Path, emptied first if it holds another computation's.
 
-    root: the results folder; inputs and code: paths whose contents belong to the stamp.
+    folder: e.g. results/.state/training/my-run; inputs and code: paths whose contents belong to the stamp.
     """
-    folder = Path(root) / ".state" / stage / key
+    folder = Path(folder)
     stamp = {
         "settings": sha256_json(settings),
         "inputs": sha256_json([sha256_file(p) for p in inputs]),

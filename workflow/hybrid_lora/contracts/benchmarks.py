@@ -12,7 +12,11 @@ from hybrid_lora.contracts import tables
 from hybrid_lora.contracts.corpus import TESTS
 
 KINDS = {"math-500": "math", "aime": "math", "mmlu-pro": "choice", "gpqa": "choice", "leetcode": "code"}
-_COMMON = {"math": [("gold", pa.string())], "choice": [("options", pa.list_(pa.string())), ("gold", pa.string())], "code": [("tests", TESTS)]}
+_COMMON = {
+    "math": [("gold", pa.string())],
+    "choice": [("options", pa.list_(pa.string())), ("gold", pa.string())],
+    "code": [("tests", TESTS)],
+}
 
 
 def schema(kind):

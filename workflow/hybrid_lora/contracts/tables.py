@@ -28,7 +28,9 @@ def read(path, schema, made_by):
     table = _load(path)
     for field in schema:
         if field.name not in table.column_names:
-            raise UserError(f"{path}: column '{field.name}' is missing; not a file of {made_by} (has {', '.join(table.column_names)})")
+            raise UserError(
+                f"{path}: column '{field.name}' is missing; not a file of {made_by} (has {', '.join(table.column_names)})"
+            )
         if table.schema.field(field.name).type != field.type:
             found = table.schema.field(field.name).type
             raise UserError(f"{path}: column '{field.name}' has type {found}, {made_by} writes {field.type}")

@@ -1,0 +1,1 @@
+"""Models below the stages: candidate modules, loading, the SVD-LoRA probe, the hybrid adapter, losses."""

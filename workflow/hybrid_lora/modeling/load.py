@@ -1,0 +1,46 @@
+"""Loading a model folder: weights, tokenizer, or only the shape on the meta device. Never asks the hub."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from hybrid_lora.common.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def device():
+    """The GPU if torch sees one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def model(folder, dtype="float32"):
+    """The causal language model in `folder` with weights of `dtype` (float32 | bfloat16), on the CPU."""
+    return _local(folder, lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True))
+
+
+def shape(folder):
+    """The model in `folder` on the meta device: names and shapes, no weights."""
+    config = _local(folder, lambda: AutoConfig.from_pretrained(folder, local_files_only=True))
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def tokenizer(folder):
+    """The tokenizer in `folder`; UserError without a chat template, as every stage renders conversations."""
+    found = _local(folder, lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    if not found.chat_template:
+        raise UserError(f"{folder}: the tokenizer has no chat template; use an instruct model or add chat_template.jinja")
+    if found.pad_token_id is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def _local(folder, load):
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder}: not a model folder (config.json is missing)")
+    try:
+        return load()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None

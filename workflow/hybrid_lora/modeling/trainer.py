@@ -1,0 +1,68 @@
+"""What every Hugging Face Trainer of ours shares: quiet arguments, progress lines with an ETA, a record per step."""
+
+import math
+import time
+from pathlib import Path
+
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer_utils import get_last_checkpoint
+
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.common.progress import Progress
+
+QUIET = {"report_to": "none", "disable_tqdm": True, "logging_steps": 1, "logging_nan_inf_filter": False}
+# Every step must be in the record, but printing each is our callback's business, not the Trainer's.
+
+
+class Record(TrainerCallback):
+    """Keeps what the Trainer logs, one dict per optimizer step, and prints progress; stops at a NaN loss.
+
+    `records` survive a resume: they are rebuilt from the Trainer's own log history, elapsed seconds included.
+    """
+
+    def __init__(self, what, show=("loss", "reward", "kl")):
+        self.what, self.show = what, show
+        self.records, self.elapsed_before, self.began, self.progress = {}, 0.0, None, None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start the clock; rebuild earlier records after a resume."""
+        for entry in state.log_history:
+            self._keep(entry)
+        self.elapsed_before = max((r["elapsed_s"] for r in self.records.values()), default=0.0)
+        self.began = time.monotonic()
+        self.progress = Progress(self.what, state.max_steps, start=state.global_step)
+        self.progress.done = state.global_step
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Record one step's log entry and print it now and then."""
+        elapsed = round(self.elapsed_before + time.monotonic() - self.began, 3)
+        state.log_history[-1]["elapsed_s"] = elapsed  # so that it is in the checkpoint
+        self._keep(state.log_history[-1])
+        if "loss" not in logs:
+            return
+        if not math.isfinite(float(logs["loss"])):
+            raise UserError(
+                f"{self.what}: loss is {logs['loss']} at step {state.global_step}; lower the learning rate or check the data"
+            )
+        shown = {k: float(logs[k]) for k in self.show if k in logs}
+        self.progress.step(state.global_step - self.progress.done, **shown)
+
+    def _keep(self, entry):
+        numbers = {k: v for k, v in entry.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
+        record = self.records.setdefault(int(entry["step"]), {"step": int(entry["step"]), "elapsed_s": 0.0})
+        record.update(numbers)
+
+    def history(self):
+        """The records in order of steps."""
+        return [self.records[step] for step in sorted(self.records)]
+
+
+def resume_point(folder):
+    """The newest complete checkpoint below `folder` as a str, None if there is none."""
+    last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    if last and not (Path(last) / "trainer_state.json").is_file():
+        return None
+    if last:
+        step = TrainerState.load_from_json(f"{last}/trainer_state.json").global_step
+        print(f"resuming after step {step}", flush=True)
+    return last
