@@ -11,7 +11,7 @@ class Progress:
     """
 
     def __init__(self, what, total, start=0, every=5.0, stream=None):
-        self.what, self.total, self.done, self.start, self.every = what, total, start, start, every
+        self.what, self.total, self.start, self.done, self.every = what, total, start, start, every
         self.stream = stream or sys.stderr
         self.began = time.monotonic()
         self.printed = float("-inf")

@@ -1,5 +1,6 @@
 """Next-token loss (nats per target token), the validation and warm-up loss of the paper."""
 
+import torch
 import torch.nn.functional as F
 
 
@@ -12,7 +13,8 @@ def next_token_loss(model, batch):
     targets_BL = batch["labels"][:, 1:]
     keep_BL = targets_BL != -100
     hidden_BLD = model.get_decoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
-    logits_TV = model.get_output_embeddings()(hidden_BLD[:, :-1][keep_BL]).float()
+    logits_TV = model.get_output_embeddings()(hidden_BLD[:, :-1][keep_BL])
+    logits_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32))
     softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     if softcap:
         logits_TV = softcap * (logits_TV / softcap).tanh()

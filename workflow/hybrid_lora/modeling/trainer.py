@@ -31,7 +31,6 @@ class Record(TrainerCallback):
         self.elapsed_before = max((r["elapsed_s"] for r in self.records.values()), default=0.0)
         self.began = time.monotonic()
         self.progress = Progress(self.what, state.max_steps, start=state.global_step)
-        self.progress.done = state.global_step
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Record one step's log entry and print it now and then."""

@@ -51,7 +51,6 @@ def _train(model, branches, encoded, pad_id, options, work):
     optimizer = torch.optim.AdamW(parameters, lr=options["learning_rate"], weight_decay=options["weight_decay"])
     records = _resume(work, branches, optimizer)
     progress = Progress("warm-up", options["steps"], start=len(records))
-    progress.done = len(records)
     before = records[-1]["elapsed_s"] if records else 0.0
     model.train()
     for step in range(len(records), options["steps"]):

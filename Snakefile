@@ -1,0 +1,43 @@
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/model.smk"
+include: "rules/probe.smk"
+include: "rules/scores.smk"
+include: "rules/allocation.smk"
+include: "rules/training.smk"
+include: "rules/evaluation.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    input:
+        rules.report_index.output,
+    default_target: True
+
+
+rule probe:
+    input:
+        [plan.dumps(run.model, plan.method(run)["probe"], "hybrid") for run in plan.allocations.values()],
+
+
+rule allocations:
+    input:
+        [f"results/allocation/{name}.json" for name in plan.allocations],
+
+
+rule train:
+    input:
+        plan.trainable_files(),
+
+
+rule evaluate:
+    input:
+        plan.metrics_files(),

@@ -1,0 +1,44 @@
+"""Checks the configuration before any job, and gives the rules `plan` (settings of jobs) and `code` (files a command runs)."""
+
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+package = os.path.join(workflow.basedir, "workflow")
+sys.path.insert(0, package)
+# Jobs find the package too, in whatever environment they run.
+os.environ["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+from hybrid_lora import config as configuration
+from hybrid_lora.common.code import relative_sources
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.config.plan import Plan
+
+try:
+    plan = Plan(configuration.load(config, [str(path) for path in workflow.configfiles], os.getcwd()), os.getcwd())
+except UserError as error:
+    raise WorkflowError(str(error))
+
+environment = f"../envs/{'gpu' if plan.gpus else 'cpu'}.yaml"
+
+
+def code(command):
+    """The package's files that a command runs, as rule inputs."""
+    return relative_sources(f"hybrid_lora.{command}", os.getcwd())
+
+
+def names(values):
+    """A wildcard constraint that matches exactly these names."""
+    return "|".join(map(re.escape, values)) or "(?!)"
+
+
+wildcard_constraints:
+    model=names(plan.values["models"]),
+    probe=names(plan.values["probes"]),
+    corpus=names(plan.values["corpora"]),
+    run=names(plan.runs),
+    benchmark=names(plan.values["benchmarks"]),
+    allocation=names(plan.allocations),
+    chunk=r"\d+",
+    criterion=r"[a-z0-9-]+",

@@ -1,0 +1,49 @@
+rule corpus:
+    input:
+        source=lambda w: plan.local_source("corpora", w.corpus),
+        code=code("data.corpus"),
+    output:
+        train="results/data/{corpus}/train.parquet",
+        val="results/data/{corpus}/val.parquet",
+    params:
+        settings=lambda w: plan.corpus(w.corpus),
+    log:
+        "results/logs/data/{corpus}.log",
+    benchmark:
+        "results/benchmarks/data/{corpus}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
+        gpu=0,
+    conda:
+        environment
+    message:
+        "corpus {wildcards.corpus}"
+    shell:
+        "python -m hybrid_lora.data corpus --source {input.source:q} --train {output.train} --val {output.val} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule benchmark:
+    input:
+        source=lambda w: plan.local_source("benchmarks", w.benchmark),
+        code=code("data.benchmark"),
+    output:
+        "results/data/benchmarks/{benchmark}.parquet",
+    params:
+        settings=lambda w: plan.benchmark(w.benchmark),
+    log:
+        "results/logs/data/benchmark-{benchmark}.log",
+    benchmark:
+        "results/benchmarks/data/benchmark-{benchmark}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 30 * attempt,
+        gpu=0,
+    conda:
+        environment
+    message:
+        "benchmark {wildcards.benchmark}"
+    shell:
+        "python -m hybrid_lora.data benchmark --source {input.source:q} --out {output} --settings {params.settings:q} > {log} 2>&1"

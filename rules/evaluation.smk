@@ -1,0 +1,78 @@
+rule completions:
+    input:
+        model=lambda w: f"results/models/{plan.runs[w.run].model}/manifest.json",
+        policy=lambda w: plan.run_policy(w.run),
+        problems="results/data/benchmarks/{benchmark}.parquet",
+        code=code("evaluation.complete"),
+    output:
+        "results/evaluation/{run}/{benchmark}/completions.parquet",
+    params:
+        settings=lambda w: plan.completions(w.run, w.benchmark),
+    log:
+        "results/logs/evaluation/{run}.{benchmark}.completions.log",
+    benchmark:
+        "results/benchmarks/evaluation/{run}.{benchmark}.completions.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 8000 * attempt,
+        runtime=lambda w, attempt: 240 * attempt,
+        gpu=plan.gpus,
+    conda:
+        environment
+    message:
+        "completions of {wildcards.run} on {wildcards.benchmark}"
+    shell:
+        "python -m hybrid_lora.evaluation complete --model {input.model} --policy {input.policy} --benchmark {input.problems} --out {output} --state results/.state/evaluation/{wildcards.run}.{wildcards.benchmark} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule grades:
+    input:
+        completions="results/evaluation/{run}/{benchmark}/completions.parquet",
+        problems="results/data/benchmarks/{benchmark}.parquet",
+        code=code("evaluation.grade"),
+    output:
+        "results/evaluation/{run}/{benchmark}/grades.parquet",
+    params:
+        settings=lambda w: plan.grading(),
+    log:
+        "results/logs/evaluation/{run}.{benchmark}.grades.log",
+    benchmark:
+        "results/benchmarks/evaluation/{run}.{benchmark}.grades.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
+        gpu=0,
+    conda:
+        environment
+    message:
+        "grades of {wildcards.run} on {wildcards.benchmark}"
+    shell:
+        "python -m hybrid_lora.evaluation grade --completions {input.completions} --benchmark {input.problems} --out {output} --workers {threads} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule metrics:
+    input:
+        completions="results/evaluation/{run}/{benchmark}/completions.parquet",
+        grades="results/evaluation/{run}/{benchmark}/grades.parquet",
+        problems="results/data/benchmarks/{benchmark}.parquet",
+        code=code("evaluation.metrics"),
+    output:
+        "results/evaluation/{run}/{benchmark}/metrics.json",
+    params:
+        settings=lambda w: plan.metrics(w.benchmark),
+    log:
+        "results/logs/evaluation/{run}.{benchmark}.metrics.log",
+    benchmark:
+        "results/benchmarks/evaluation/{run}.{benchmark}.metrics.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 1000 * attempt,
+        runtime=lambda w, attempt: 10 * attempt,
+        gpu=0,
+    conda:
+        environment
+    message:
+        "metrics of {wildcards.run} on {wildcards.benchmark}"
+    shell:
+        "python -m hybrid_lora.evaluation metrics --grades {input.grades} --completions {input.completions} --benchmark {input.problems} --out {output} --settings {params.settings:q} > {log} 2>&1"

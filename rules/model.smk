@@ -1,0 +1,54 @@
+rule model_fetch:
+    input:
+        files=lambda w: plan.model_files(w.model),
+        code=code("model.fetch"),
+    output:
+        modules="results/models/{model}/modules.json",
+        manifest="results/models/{model}/manifest.json",
+    wildcard_constraints:
+        model=names(plan.models_from("hub", "local")),
+    params:
+        settings=lambda w: plan.model(w.model),
+    log:
+        "results/logs/model/{model}.log",
+    benchmark:
+        "results/benchmarks/model/{model}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=0,
+    conda:
+        environment
+    message:
+        "model {wildcards.model}"
+    shell:
+        "python -m hybrid_lora.model fetch --out results/models/{wildcards.model} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule model_pretrain:
+    input:
+        train=lambda w: f"results/data/{plan.model_corpus(w.model)}/train.parquet",
+        code=code("model.pretrain"),
+    output:
+        modules="results/models/{model}/modules.json",
+        manifest="results/models/{model}/manifest.json",
+    wildcard_constraints:
+        model=names(plan.models_from("scratch")),
+    params:
+        settings=lambda w: plan.model(w.model),
+    log:
+        "results/logs/model/{model}.log",
+    benchmark:
+        "results/benchmarks/model/{model}.tsv"
+    threads: 2
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=plan.gpus,
+    conda:
+        environment
+    message:
+        "model {wildcards.model} from scratch (progress in {log})"
+    shell:
+        "python -m hybrid_lora.model pretrain --train {input.train} --out results/models/{wildcards.model} --state results/.state/model/{wildcards.model} --settings {params.settings:q} > {log} 2>&1"

@@ -1,0 +1,52 @@
+rule figure2:
+    input:
+        modules=[f"results/models/{run.model}/modules.json" for run in plan.figure2_runs()],
+        allocations=[path for run in plan.figure2_runs() for path in plan.run_allocation(run)],
+        code=code("report.figure2"),
+    output:
+        png=report("results/report/figure2.png", caption="../workflow/report/figure2.rst", category="Figures"),
+        svg="results/report/figure2.svg",
+    params:
+        settings=plan.figure2(),
+    log:
+        "results/logs/report/figure2.log",
+    benchmark:
+        "results/benchmarks/report/figure2.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 1000 * attempt,
+        runtime=lambda w, attempt: 10 * attempt,
+        gpu=0,
+    conda:
+        environment
+    message:
+        "Figure 2"
+    shell:
+        "python -m hybrid_lora.report figure2 --modules {input.modules} --allocations {input.allocations} --png {output.png} --svg {output.svg} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule table1:
+    input:
+        metrics=plan.metrics_files(),
+        tunable=plan.trainable_files(),
+        code=code("report.table1"),
+    output:
+        csv="results/report/table1.csv",
+        md=report("results/report/table1.md", caption="../workflow/report/table1.rst", category="Tables"),
+    params:
+        settings=plan.table1(),
+    log:
+        "results/logs/report/table1.log",
+    benchmark:
+        "results/benchmarks/report/table1.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 1000 * attempt,
+        runtime=lambda w, attempt: 10 * attempt,
+        gpu=0,
+    conda:
+        environment
+    message:
+        "Table 1"
+    shell:
+        "python -m hybrid_lora.report table1 --metrics {input.metrics} --tunable {input.tunable} --csv {output.csv} --md {output.md} --settings {params.settings:q} > {log} 2>&1"

@@ -1,0 +1,24 @@
+rule scores:
+    input:
+        modules="results/models/{model}/modules.json",
+        sensitivity=lambda w: plan.dumps(w.model, w.probe, w.criterion),
+        code=code("scores.aggregate"),
+    output:
+        "results/scores/{model}/{probe}/{criterion}.parquet",
+    params:
+        settings=lambda w: plan.scores(w.model, w.probe, w.criterion),
+    log:
+        "results/logs/scores/{model}.{probe}.{criterion}.log",
+    benchmark:
+        "results/benchmarks/scores/{model}.{probe}.{criterion}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 20 * attempt,
+        gpu=0,
+    conda:
+        environment
+    message:
+        "scores by {wildcards.criterion} for {wildcards.model}, probe {wildcards.probe}"
+    shell:
+        "python -m hybrid_lora.scores aggregate --modules {input.modules} --sensitivity {input.sensitivity} --out {output} --settings {params.settings:q} > {log} 2>&1"

@@ -1,0 +1,28 @@
+rule training:
+    input:
+        model=lambda w: f"results/models/{plan.runs[w.run].model}/manifest.json",
+        train=lambda w: f"results/data/{plan.objective_corpus(w.run)}/train.parquet",
+        val=lambda w: f"results/data/{plan.objective_corpus(w.run)}/val.parquet",
+        allocation=lambda w: plan.run_allocation(w.run),
+        code=code("training.train"),
+    output:
+        policy="results/training/{run}/policy/manifest.json",
+        history="results/training/{run}/history.parquet",
+        trainable="results/training/{run}/trainable.json",
+    params:
+        settings=lambda w: plan.training(w.run),
+    log:
+        "results/logs/training/{run}.log",
+    benchmark:
+        "results/benchmarks/training/{run}.tsv"
+    threads: 2
+    resources:
+        mem_mb=lambda w, attempt: 16000 * attempt,
+        runtime=lambda w, attempt: 1440 * attempt,
+        gpu=plan.gpus,
+    conda:
+        environment
+    message:
+        "training of {wildcards.run} (progress in {log})"
+    shell:
+        "python -m hybrid_lora.training train --model $(dirname {input.model}) --train {input.train} --val {input.val} --allocation {input.allocation} --out results/training/{wildcards.run}/policy --history {output.history} --trainable {output.trainable} --state results/.state/training/{wildcards.run} --workers {threads} --settings {params.settings:q} > {log} 2>&1"

@@ -1,0 +1,206 @@
+"""Algorithm 1 against an independent definition, and what a dump may depend on."""
+
+import copy
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import torch
+
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.contracts import corpus, sensitivity
+from hybrid_lora.modeling import batches, load, svd_lora
+from hybrid_lora.probe import partition
+from hybrid_lora.probe import sensitivity as stage
+from hybrid_lora.probe import warmup
+
+INIT = {"method": "lora", "e": 1.0, "alpha": 1.0}
+WARMUP = {
+    "rank": 4,
+    "init": INIT,
+    "warmup": {
+        "steps": 6,
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "max_length": 64,
+        "save_every": 2,
+        "seed": 0,
+        "dtype": "float32",
+    },
+}
+SENSITIVITY = {"batch_size": 3, "batches_per_chunk": 2, "probability": 0.5, "max_length": 64, "seed": 0, "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def warm(model_folder, corpus_files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("probe")
+    warmup.run(WARMUP, model_folder, corpus_files[0], folder / "warmup", folder / "state")
+    return folder / "warmup"
+
+
+@pytest.fixture
+def probe64(model_folder, warm):
+    """The warmed-up probe in float64 with one batch."""
+    model, branches = warmup.restore(model_folder, warm, "float32")
+    words = load.tokenizer(model_folder)
+    rows = [batches.encode(words, row["messages"], 64) for row in corpus.read(warm.parents[0] / "val.parquet")[:3]]
+    for module in model.modules():  # transformers' norm rounds to float32 inside, which would drown finite differences
+        if type(module).__name__ == "Qwen2RMSNorm":
+            module.forward = lambda x, m=module: m.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + m.variance_epsilon)
+    return model.double().eval(), branches, batches.collate(rows, words.pad_token_id)
+
+
+@pytest.fixture(autouse=True)
+def _val(warm, corpus_files):
+    link = warm.parents[0] / "val.parquet"
+    if not link.exists():
+        link.symlink_to(corpus_files[1])
+
+
+def reference_loss(model, branches, batch, disabled, e):
+    """Eq. 7 and the mean NLL, written out by hand with hooks on the frozen linears: shares no code with the package."""
+    handles = []
+    for name, branch in branches.items():
+
+        def hook(module, inputs, output, name=name, branch=branch):
+            if name in disabled:
+                return output
+            return output + branch.alpha * (inputs[0] @ branch.A @ torch.diag(e[name]) @ branch.B)
+
+        branch.active = False
+        handles.append(branch.base.register_forward_hook(hook))
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    for handle in handles:
+        handle.remove()
+    logp = torch.log_softmax(logits[:, :-1], dim=-1)
+    total, count = 0.0, 0
+    for b, t in zip(*torch.where(batch["labels"][:, 1:] != -100)):
+        total, count = total - logp[b, t, batch["labels"][b, t + 1]], count + 1
+    return total / count
+
+
+def test_gradients_equal_brute_force_per_module(probe64):
+    """(a) float64: each module alone, with the loss of the pass in which it is active."""
+    model, branches, batch = probe64
+    bucket = partition.bucket_a(list(branches), 0, 0, 0.5)
+    assert 0 < len(bucket) < len(branches)
+    branches64 = branches
+    grads, loss_a, loss_b, tokens = stage.measure(model, branches64, batch, bucket)
+    assert tokens == int((batch["labels"][:, 1:] != -100).sum())
+    for name in branches:
+        e = {n: b.e.detach().clone() for n, b in branches.items()}
+        e[name].requires_grad_(True)
+        disabled = bucket if name not in bucket else set(branches) - bucket
+        value = reference_loss(model, branches, batch, disabled, e)
+        value.backward()
+        assert value.item() == pytest.approx(loss_a if name not in bucket else loss_b, rel=1e-12)
+        np.testing.assert_allclose(grads[name].double(), e[name].grad, rtol=2e-6, atol=1e-9)
+
+
+def test_gradients_equal_finite_differences(probe64):
+    """(b) central differences of L_A + L_B in single components of e."""
+    model, branches, batch = probe64
+    bucket = partition.bucket_a(list(branches), 0, 0, 0.5)
+    grads, *_ = stage.measure(model, branches, batch, bucket)
+    rest = set(branches) - bucket
+    step = 1e-5
+    for name in list(branches)[::3]:
+        e = {n: b.e.detach().clone() for n, b in branches.items()}
+        values = []
+        for sign in (1, -1):
+            moved = copy.deepcopy(e)
+            moved[name][1] += sign * step
+            with torch.no_grad():
+                values.append(sum(reference_loss(model, branches, batch, d, moved).item() for d in (bucket, rest)))
+        assert grads[name][1].item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-9)
+
+
+def test_gradient_comes_from_the_active_pass_alone(probe64):
+    """(c) the gradient of each single pass is zero for the modules it disables and whole for the others."""
+    model, branches, batch = probe64
+    bucket = partition.bucket_a(list(branches), 0, 0, 0.5)
+    both, *_ = stage.measure(model, branches, batch, bucket)
+    for active in (set(branches) - bucket, bucket):
+        for branch in branches.values():
+            branch.e.grad = None
+        svd_lora.set_active(branches, active)
+        from hybrid_lora.modeling.loss import next_token_loss
+
+        next_token_loss(model, batch)[0].backward()
+        for name, branch in branches.items():
+            if name in active:
+                torch.testing.assert_close(branch.e.grad.float(), both[name])
+            else:
+                assert branch.e.grad is None or not branch.e.grad.any()
+
+
+def test_dump_schema_and_active_pass(model_folder, warm, corpus_files, tmp_path):
+    stage.run(SENSITIVITY, model_folder, warm, corpus_files[1], 1, tmp_path / "chunk.parquet")
+    table, about = sensitivity.read(tmp_path / "chunk.parquet")
+    assert pc.unique(table["batch"]).to_pylist() == [2, 3]
+    assert table.num_rows == 2 * 14 * 4
+    names = list(dict.fromkeys(table["module"].to_pylist()))
+    for row in table.to_pylist():
+        in_a = row["module"] in partition.bucket_a(names, 0, row["batch"], 0.5)
+        assert row["active_pass"] == ("B" if in_a else "A")
+    assert about["settings"] == SENSITIVITY
+
+
+def test_batch_is_the_same_in_any_chunking(model_folder, warm, corpus_files, tmp_path):
+    whole = SENSITIVITY | {"batches_per_chunk": 4}
+    stage.run(whole, model_folder, warm, corpus_files[1], 0, tmp_path / "whole.parquet")
+    stage.run(SENSITIVITY, model_folder, warm, corpus_files[1], 1, tmp_path / "part.parquet")
+    one = sensitivity.read(tmp_path / "whole.parquet")[0]
+    assert one.filter(pc.greater_equal(one["batch"], 2)).equals(sensitivity.read(tmp_path / "part.parquet")[0])
+
+
+def test_too_few_validation_rows(model_folder, warm, corpus_files, tmp_path):
+    with pytest.raises(UserError, match=r"24 rows; batches up to 12 of 3 need 36"):
+        stage.run(SENSITIVITY, model_folder, warm, corpus_files[1], 5, tmp_path / "x.parquet")
+
+
+def test_not_finite_gradient_names_module_and_batch(model_folder, warm, corpus_files, tmp_path, monkeypatch):
+    real = stage.measure
+
+    def broken(model, branches, batch, bucket):
+        grads, *rest = real(model, branches, batch, bucket)
+        grads["model.layers.1.mlp.up_proj"][2] = float("nan")
+        return grads, *rest
+
+    monkeypatch.setattr(stage, "measure", broken)
+    with pytest.raises(UserError, match=r"validation batch 0: .*model\.layers\.1\.mlp\.up_proj is not finite"):
+        stage.run(SENSITIVITY, model_folder, warm, corpus_files[1], 0, tmp_path / "x.parquet")
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_warmup_resumes_exactly(model_folder, corpus_files, warm, tmp_path, monkeypatch):
+    """Killed after step 4, started again: the same weights to the last bit."""
+    real = warmup.loss.next_token_loss
+    calls = []
+
+    def dies(model, batch):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(model, batch)
+
+    monkeypatch.setattr(warmup.loss, "next_token_loss", dies)
+    with pytest.raises(KeyboardInterrupt):
+        warmup.run(WARMUP, model_folder, corpus_files[0], tmp_path / "warmup", tmp_path / "state")
+    assert not (tmp_path / "warmup").exists()
+    warmup.run(WARMUP, model_folder, corpus_files[0], tmp_path / "warmup", tmp_path / "state")
+    assert len(calls) == 5 + 2
+    assert (tmp_path / "warmup/probe.safetensors").read_bytes() == (warm / "probe.safetensors").read_bytes()
+    assert not (tmp_path / "state").exists()
+
+
+def test_partition_is_bernoulli_and_depends_on_seed_and_batch():
+    names = [f"m{i}" for i in range(2000)]
+    a = partition.bucket_a(names, 0, 0, 0.5)
+    assert 900 < len(a) < 1100
+    assert a == partition.bucket_a(names, 0, 0, 0.5)
+    assert a != partition.bucket_a(names, 0, 1, 0.5)
+    assert a != partition.bucket_a(names, 1, 0, 0.5)
+    assert len(partition.bucket_a(names, 0, 0, 0.2)) < 500

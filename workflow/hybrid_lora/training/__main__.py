@@ -1,0 +1,39 @@
+"""training: train one run's policy with TRL under its placement."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hybrid_lora.common import cli
+
+
+def add_commands(subparsers):
+    """The stage's commands."""
+    train = cli.command(
+        subparsers,
+        "train",
+        _train,
+        "SFT, GRPO or GSPO on a full, LoRA or hybrid placement",
+        paths=["model", "train", "val"],
+        outputs=["out", "history", "trainable"],
+    )
+    train.add_argument("--allocation", type=Path, nargs="*", default=[], metavar="PATH", help="allocation JSON, for hybrids")
+    train.add_argument("--state", type=Path, required=True, metavar="PATH", help="folder for resumable state")
+    train.add_argument("--workers", type=int, default=1, help="programs graded at the same time")
+
+
+def _train(arguments):
+    from hybrid_lora.training import train
+
+    train.run(arguments)
+
+
+def main(argv=None):
+    """`python -m hybrid_lora.training`."""
+    parser = argparse.ArgumentParser(prog="hybrid_lora training", description=__doc__)
+    add_commands(parser.add_subparsers(dest="command", required=True, metavar="command"))
+    return cli.run(parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Rewards from the graders that evaluation uses: accuracy, format, length control (Section B.1), each with a weight.
+
+A verdict that could not be reached gives None, which TRL leaves out of the group's statistics: it is no wrong answer.
+"""
+
+import sys
+
+from hybrid_lora.grading import dispatch
+
+LETTERS = "ABCDEFGHIJ"
+
+
+def kind(row):
+    """How a corpus row is verified: code | choice | math, or None where there is nothing to verify against."""
+    if row["tests"]:
+        return "code"
+    if not row["gold"]:
+        return None
+    return "choice" if row["source"] == "science" and row["gold"] in LETTERS else "math"
+
+
+def verifiable(rows, sources):
+    """The rows of the wanted sources that a verifier can judge; how many were left out goes to the log."""
+    wanted = [row for row in rows if row["source"] in sources]
+    kept = [row for row in wanted if kind(row)]
+    if len(kept) < len(wanted):
+        print(f"{len(wanted) - len(kept)} rows without gold or tests left out", file=sys.stderr, flush=True)
+    return kept
+
+
+def functions(weights, grading, max_tokens, workers):
+    """(reward functions for TRL, their weights); functions of weight zero are left out.
+
+    weights: {accuracy, format, length}; grading: config `grading`; max_tokens: the completion limit.
+    """
+
+    def accuracy(completions, row_kind, gold, tests, **kwargs):
+        """1 for a right answer, 0 for a wrong one, None where the grader failed."""
+        verdicts = _grade(completions, row_kind, gold, tests)
+        return [None if v.correct is None else float(v.correct) for v in verdicts]
+
+    def format(completions, row_kind, gold, tests, **kwargs):
+        """1 where the answer stands in the expected form (boxed, option letter, code block), else 0."""
+        return [float(v.extracted is not None) for v in _grade(completions, row_kind, gold, tests)]
+
+    def length(completion_ids, **kwargs):
+        """1 for an empty answer falling linearly to 0 at the completion limit."""
+        return [1 - len(ids) / max_tokens for ids in completion_ids]
+
+    last = {}
+
+    def _grade(completions, kinds, golds, tests):
+        texts = [completion[-1]["content"] if isinstance(completion, list) else completion for completion in completions]
+        key = tuple(texts)
+        if last.get("key") != key:  # accuracy and format ask for the same verdicts
+            rows = [
+                {"kind": k, "completion": text, "gold": gold, "tests": test, "options": list(LETTERS)}
+                for k, text, gold, test in zip(kinds, texts, golds, tests)
+            ]
+            last.update(key=key, verdicts=dispatch.grade_batch(rows, grading, workers))
+        return last["verdicts"]
+
+    chosen = [f for f in (accuracy, format, length) if weights[f.__name__]]
+    return chosen, [weights[f.__name__] for f in chosen]

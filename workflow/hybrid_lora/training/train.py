@@ -1,0 +1,71 @@
+"""One run: original weights -> placement -> TRL -> the policy with the lowest validation loss (Algorithm 2, lines 11-15)."""
+
+from hybrid_lora.common import code, manifest
+from hybrid_lora.common.files import directory_artifact, write_json
+from hybrid_lora.common.state import close_state, open_state
+from hybrid_lora.contracts import corpus, history
+from hybrid_lora.modeling import batches, hybrid, load, trainer
+from hybrid_lora.training import placement, rl, sft
+from hybrid_lora.training.validation import KeepBest
+
+ENTRY = "hybrid_lora.training.train"
+
+
+def run(arguments):
+    """arguments: of the `train` command; settings: {run, placement, lora, objective, grading, seed}."""
+    settings = arguments.settings
+    inputs = {"model": arguments.model / "manifest.json", "train": arguments.train, "val": arguments.val}
+    allocation = next(iter(arguments.allocation), None)
+    if allocation:
+        inputs["allocation"] = allocation
+    work = open_state(arguments.state, settings, inputs.values(), code.sources(ENTRY))
+    words = load.tokenizer(arguments.model)
+    model = load.model(arguments.model, "float32")
+    peft = placement.peft_config(model, settings["placement"], settings.get("lora"), allocation)
+    best = _keep_best(words, corpus.read(arguments.val), settings["objective"], work)
+    record = trainer.Record(f"training {settings['run']}")
+    built = _build(model, peft, words, corpus.read(arguments.train), settings, work, [record, best], arguments.workers)
+    hybrid.to_fp32_trainable(built.model)
+    counts = placement.trainable_counts(built.model)
+    print(f"{counts['fft']:,} parameters in full + {counts['lora']:,} LoRA of {counts['all']:,}", flush=True)
+    built.train(resume_from_checkpoint=trainer.resume_point(work))
+    _publish(arguments, inputs, words, record, best, counts)
+    close_state(work)
+
+
+def _build(model, peft, words, rows, settings, work, callbacks, workers):
+    objective, seed = settings["objective"], settings["seed"]
+    if objective["algorithm"] == "sft":
+        return sft.build(model, peft, words, rows, objective, seed, work, callbacks)
+    return rl.build(model, peft, words, rows, objective, seed, work, callbacks, settings["grading"], workers)
+
+
+def _keep_best(words, rows, objective, work):
+    rows = sorted(rows, key=lambda row: row["id"])[: objective["validation"]["rows"]]
+    limit = objective.get("max_length") or 8192
+    encoded = [batches.encode(words, row["messages"], limit) for row in rows]
+    encoded = [(ids, prompt) for ids, prompt in encoded if prompt < len(ids)]
+    size = max(objective["device_batch_size"], 1)
+    return KeepBest(
+        work / "best", encoded, words.pad_token_id, objective["validation"]["every"], size, objective["precision"] == "bf16"
+    )
+
+
+def _publish(arguments, inputs, words, record, best, counts):
+    records = record.history()
+    by_step = {r["step"]: r for r in records}
+    for step, value in best.losses.items():
+        by_step.setdefault(step, {"step": step, "elapsed_s": 0.0})["validation_loss"] = value
+    history.write(arguments.history, records, {"run": arguments.settings["run"]})
+    write_json(arguments.trainable, counts)
+    selected = min(best.losses, key=best.losses.get)
+    with directory_artifact(arguments.out) as folder:
+        for file in best.folder.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        if not (folder / "adapter_config.json").exists():
+            words.save_pretrained(folder)
+        files = sorted(p for p in folder.iterdir())
+        extra = {"selected_step": selected, "validation_loss": best.losses[selected], "trainable": counts}
+        about = manifest.describe("training.train", arguments.settings, inputs, code.sources(ENTRY), files, **extra)
+        write_json(folder / "manifest.json", about)
+    print(f"kept step {selected}, validation loss {best.losses[selected]:.4f}", flush=True)
