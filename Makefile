@@ -1,0 +1,67 @@
+# Set-up and everyday commands. `make` alone lists them.
+
+PYTHON ?= python3
+LOCK ?= envs/cpu.lock
+# Package index (URL of a "simple" index) and a second one; empty: as pip is configured.
+INDEX ?=
+EXTRA_INDEX ?=
+CORES ?= 2
+# Which runs the demo makes: default, or all (adds lora, full-ft and a random placement).
+RUNS ?= default
+# Passed to Snakemake by `make demo`, to pytest by `make test`.
+ARGS ?=
+
+BIN := .venv/bin
+ENVIRONMENT := .venv/$(notdir $(LOCK)).stamp
+PACKAGE := .venv/package.stamp
+PIP_INDEX := $(if $(INDEX),--index-url "$(INDEX)") $(if $(EXTRA_INDEX),--extra-index-url "$(EXTRA_INDEX)")
+UV_INDEX := $(if $(INDEX),--default-index "$(INDEX)") $(if $(EXTRA_INDEX),--index "$(EXTRA_INDEX)")
+UV := 0.13.9
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" $(UV_INDEX)
+# Rules run `python`: it must be the environment's.
+WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+ifneq ($(filter-out default all,$(RUNS)),)
+$(error RUNS is '$(RUNS)'; allowed: default, all)
+endif
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "  variables: PYTHON=$(PYTHON) LOCK=$(LOCK) CORES=$(CORES) RUNS=$(RUNS) (or all) INDEX= EXTRA_INDEX= ARGS="
+
+setup: $(PACKAGE)  ## install the locked packages and this one into .venv
+
+$(ENVIRONMENT): $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "error: Python >= 3.11 is needed, PYTHON=$(PYTHON) is not; try make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) lacks the modules venv and ensurepip (Debian and Ubuntu: package python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_INDEX) -r $(LOCK)
+	@touch $@
+
+$(PACKAGE): $(ENVIRONMENT) pyproject.toml
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(PACKAGE)  ## run the embedded demo to results/report/
+	$(WITH_PATH) $(BIN)/snakemake --profile workflow/profiles/demo --cores $(CORES) $(if $(filter all,$(RUNS)),--config runs=config/demo-all.tsv) $(ARGS)
+
+test: $(PACKAGE)  ## run all tests; ARGS="tests/report -k figure2" picks some
+	$(WITH_PATH) $(BIN)/pytest $(ARGS)
+
+lint: $(PACKAGE)  ## check style of the package and the rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(WITH_PATH) $(BIN)/snakemake --lint
+
+lock: $(PACKAGE)  ## resolve envs/*.in into the locks; ARGS=--upgrade moves unpinned packages
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_INDEX) uv==$(UV)
+	$(COMPILE) --excludes envs/cpu.exclude envs/cpu.in -o envs/cpu.lock $(ARGS)
+	$(COMPILE) envs/gpu.in -o envs/gpu.lock $(ARGS)
+
+clean:  ## remove .venv and caches; results/ stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis workflow/*.egg-info
+	find workflow tests -name __pycache__ -type d -prune -exec rm -rf {} +
