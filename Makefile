@@ -26,7 +26,7 @@ $(error RUNS is '$(RUNS)'; allowed: default, all)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test lint lock conda clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,13 @@ lock: $(PACKAGE)  ## resolve envs/*.in into the locks; ARGS=--upgrade moves unpi
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_INDEX) uv==$(UV)
 	$(COMPILE) --excludes envs/cpu.exclude envs/cpu.in -o envs/cpu.lock $(ARGS)
 	$(COMPILE) envs/gpu.in -o envs/gpu.lock $(ARGS)
+	$(MAKE) conda
+
+# Snakemake copies a conda file elsewhere before it uses it, so the pins are written out instead of `-r cpu.lock`.
+conda:  ## write the locks' pins into the conda files (part of lock)
+	for name in cpu gpu; do \
+	  { sed '/^  - pip:/q' envs/$$name.yaml && grep -v '^#' envs/$$name.lock | sed 's/.*/      - "&"/'; } > envs/$$name.new && \
+	  mv envs/$$name.new envs/$$name.yaml || exit 1; done
 
 clean:  ## remove .venv and caches; results/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis workflow/*.egg-info

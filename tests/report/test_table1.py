@@ -9,10 +9,8 @@ from hybrid_lora.contracts import metrics
 from hybrid_lora.report.__main__ import main
 from hybrid_lora.report.amounts import budget, short_count
 
-BENCHMARKS = [
-    {"name": "math-500", "title": "Math-500", "metric": "pass@1"},
-    {"name": "gpqa", "title": "GPQA", "metric": "Accuracy"},
-]
+BENCHMARKS = [{"name": "math-500"}, {"name": "gpqa"}]
+METRICS = {"math-500": "pass@1", "gpqa": "accuracy"}
 RUNS = [  # run, model, method, objective, budget, total tunable
     ("a-io", "a", "io", "none", "-", None),
     ("a-full", "a", "full-ft", "gspo", "-", 1_543_710_000),
@@ -46,7 +44,7 @@ def _row(folder, index, run, unjudged):
     for offset, benchmark in enumerate(b["name"] for b in BENCHMARKS):
         path = folder / f"{name}.{benchmark}.json"
         value = (index * 10 + offset) / 64  # exact in binary, so rounding is the table's alone
-        record = {"metric": "pass@1", "value": value, "low": value / 2, "high": value + 0.25, "n": 64}
+        record = {"metric": METRICS[benchmark], "value": value, "low": value / 2, "high": value + 0.25, "n": 64}
         metrics.write(path, {**record, "k": 1, "samples": 1, "truncated": 0, "unjudged": unjudged})
         paths[benchmark] = str(path)
     tunable = None
@@ -68,7 +66,7 @@ def test_csv_numbers_equal_the_files(table):
     for index, (name, _, _, _, _, total) in enumerate(RUNS):
         row = by_run[name]
         assert row["math-500 pass@1"] == f"{100 * index * 10 / 64:.1f}"
-        assert row["gpqa Accuracy"] == f"{100 * (index * 10 + 1) / 64:.1f}"
+        assert row["gpqa accuracy"] == f"{100 * (index * 10 + 1) / 64:.1f}"
         assert row["gpqa low"] == f"{50 * (index * 10 + 1) / 64:.1f}"
         assert row["gpqa high"] == f"{100 * (index * 10 + 1) / 64 + 25:.1f}"
         assert row["mean"] == f"{100 * (index * 10 + 0.5) / 64:.1f}"
@@ -83,7 +81,7 @@ def test_markdown_has_one_row_a_run_under_its_model(table):
         "Param efficient approach",
         "#Tunable params",
         "Math-500<br>pass@1",
-        "GPQA<br>Accuracy",
+        "GPQA<br>accuracy",
     ]
     assert [row[0] if row[-1] == "" else row[-1] for row in rows[2:]] == [
         "**a**",
@@ -104,7 +102,7 @@ def test_markdown_has_one_row_a_run_under_its_model(table):
 
 def test_digits_and_intervals(table):
     _, rows, text = table(digits=2, intervals=True)
-    assert rows[0]["gpqa Accuracy"] == "1.56"
+    assert rows[0]["gpqa accuracy"] == "1.56"
     assert "1.56 [0.78, 26.56]" in text
     assert "[" not in table()[2]
 
@@ -117,13 +115,30 @@ def test_grader_failures_are_told(table):
 def test_bad_input_is_one_line(table, tmp_path, capsys):
     assert table(unit=None)[0] == 2
     assert "'unit' is None" in capsys.readouterr().err
-    assert table(benchmarks=[*BENCHMARKS, {"name": "aime-24", "title": "AIME", "metric": "pass@4"}])[0] == 2
+    assert table(benchmarks=[*BENCHMARKS, {"name": "aime-24"}])[0] == 2
     assert "key 'aime-24' is missing" in capsys.readouterr().err
     assert table(rows=[])[0] == 2
     assert capsys.readouterr().err.count("\n") == 1
     stranger = {**_row(tmp_path, 0, RUNS[1], 0), "tunable": "elsewhere.json"}
     assert table(rows=[stranger])[0] == 2
     assert "elsewhere.json is not among" in capsys.readouterr().err
+
+
+def test_one_metric_a_benchmark(table, tmp_path, capsys):
+    table()
+    rows = [_row(tmp_path, index, run, 0) for index, run in enumerate(RUNS)]
+    changed = rows[2]["metrics"]["gpqa"]
+    metrics.write(changed, {**metrics.read(changed), "metric": "pass@4"})
+    arguments = [
+        "--metrics",
+        *(p for r in rows for p in r["metrics"].values()),
+        "--tunable",
+        *(r["tunable"] for r in rows if r["tunable"]),
+    ]
+    settings = json.dumps({"digits": 1, "unit": "params", "rows": rows, "benchmarks": BENCHMARKS})
+    outputs = ["--csv", str(tmp_path / "t.csv"), "--md", str(tmp_path / "t.md"), "--settings", settings]
+    assert main(["table1", *arguments, *outputs]) == 2
+    assert "'gpqa' is accuracy in run 'a-io' but pass@4 in run 'b-cot'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,14 @@ from hybrid_lora.contracts import metrics as metrics_file
 from hybrid_lora.report import amounts
 from hybrid_lora.report.settings import need
 
+TITLES = {
+    "math-500": "Math-500",
+    "aime-24": "AIME-24",
+    "aime-25": "AIME-25",
+    "mmlu-pro": "MMLU-Pro",
+    "gpqa": "GPQA",
+    "leetcode": "LeetCodeDataset",
+}
 APPROACHES = {"full-ft": "Full-FT", "lora": "LoRA", "hybrid": "Hybrid-LoRA"}
 UNTRAINED = {"io": "IO", "cot": "COT"}
 ROW_KEYS = ("run", "model", "method", "objective", "budget", "seed", "metrics", "tunable")
@@ -21,7 +29,7 @@ NONE = (None, "", "-", "none")
 
 
 def run(settings, metrics, tunable, csv_path, md_path):
-    """settings: {digits, unit (of the budgets: params | modules | absolute), benchmarks: [{name, title, metric}],
+    """settings: {digits, unit (of the budgets: params | modules | absolute), benchmarks: [{name}],
     rows: [{run, model, method, objective, budget, seed, metrics: {benchmark: path}, tunable: path or null}]}, and
     optionally intervals: true to show them in the Markdown table too.
 
@@ -31,8 +39,9 @@ def run(settings, metrics, tunable, csv_path, md_path):
     rows = [_read(row, settings, set(map(str, metrics)), set(map(str, tunable))) for row in settings["rows"]]
     if not rows:
         raise UserError("table1: the runs table has no run to show")
-    write_text(csv_path, _csv(rows, settings))
-    write_text(md_path, _markdown(rows, settings))
+    benchmarks = [_benchmark(benchmark["name"], rows) for benchmark in settings["benchmarks"]]
+    write_text(csv_path, _csv(rows, benchmarks, settings))
+    write_text(md_path, _markdown(rows, benchmarks, settings))
     inputs = {"metrics": metrics, "tunable": tunable}
     for artifact in (csv_path, md_path):
         manifest.write_beside(artifact, "report.table1", settings, inputs, code.sources("hybrid_lora.report.table1"))
@@ -48,6 +57,16 @@ def _read(row, settings, metrics, tunable):
         results[name] = metrics_file.read(_given(row["metrics"][name], metrics, "metrics"))
     mean = sum(record["value"] for record in results.values()) / len(results)
     return {**row, "results": results, "mean": mean, "tunable": _tunable(row["tunable"], tunable), **_names(row, settings)}
+
+
+def _benchmark(name, rows):
+    """{name, title, metric}: the metric is what the files say they hold, and must be the same in all."""
+    first, metric = rows[0]["run"], rows[0]["results"][name]["metric"]
+    for row in rows:
+        if row["results"][name]["metric"] != metric:
+            other = row["results"][name]["metric"]
+            raise UserError(f"table1: benchmark '{name}' is {metric} in run '{first}' but {other} in run '{row['run']}'")
+    return {"name": name, "title": TITLES.get(name, name), "metric": metric}
 
 
 def _given(path, paths, option):
@@ -85,8 +104,7 @@ def _budget(row, settings):
     return amounts.budget(row["budget"], settings["unit"])
 
 
-def _csv(rows, settings):
-    benchmarks = settings["benchmarks"]
+def _csv(rows, benchmarks, settings):
     head = ["model", "run", "post_training", "param_efficient", "budget", "seed", "tunable_params"]
     for benchmark in benchmarks:
         head += [f"{benchmark['name']} {benchmark['metric']}", f"{benchmark['name']} low", f"{benchmark['name']} high"]
@@ -103,8 +121,7 @@ def _csv(rows, settings):
     return text.getvalue()
 
 
-def _markdown(rows, settings):
-    benchmarks = settings["benchmarks"]
+def _markdown(rows, benchmarks, settings):
     head = ["Post-training approach", "Param efficient approach", "#Tunable params"]
     head += [f"{b['title']}<br>{b['metric']}" for b in benchmarks] + ["Mean", "Run"]
     lines = [_line(head), _line([":--"] * 2 + ["--:"] * (len(benchmarks) + 2) + [":--"])]
