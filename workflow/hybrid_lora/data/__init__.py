@@ -1,0 +1,1 @@
+"""Data: corpora to train on and benchmarks to evaluate on, from the hub, a local file or our own generator."""

@@ -1,0 +1,130 @@
+"""Raw rows, just as their source has them: from a local json, jsonl, csv or parquet file, or from the Hugging Face hub.
+
+Messages name places (file, line, column) and never quote a row: GPQA's authors ask that no question appears in plain text.
+"""
+
+import csv
+import gzip
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hybrid_lora.common.errors import UserError
+
+ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".json.gz", ".jsonl.gz", ".csv.gz")
+
+
+@dataclass
+class Raw:
+    """Rows (indexable, dicts), the place they came from for messages, input files and facts for the manifest."""
+
+    rows: object
+    place: str
+    inputs: dict = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+
+
+def external(settings, source=None):
+    """Raw rows of a hub data set (settings.data is `hub`) or of the file `source` (default: settings.data)."""
+    if settings["data"] == "hub":
+        if source is not None:
+            raise UserError(f"{source}: --source is given, but settings.data is 'hub'")
+        return from_hub(settings.get("hub"))
+    path = Path(source or settings["data"])
+    return Raw(from_file(path), str(path), {"source": path})
+
+
+def from_file(path):
+    """List of dicts. UserError on a missing, truncated or malformed file."""
+    name = path.name.lower()
+    if not name.endswith(ENDINGS):
+        raise UserError(f"{path}: unknown kind of file, allowed endings: {', '.join(ENDINGS)}")
+    try:
+        if name.endswith(".parquet"):
+            rows = _parquet(path)
+        else:
+            opened = gzip.open if name.endswith(".gz") else open
+            with opened(path, "rt", encoding="utf-8", newline="" if ".csv" in name else None) as file:
+                rows = _text(file, name.removesuffix(".gz"), path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: truncated or damaged gzip file ({error})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a UTF-8 text file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
+    return _objects(rows, path)
+
+
+def _text(file, name, path):
+    if name.endswith(".csv"):
+        return _csv(file, path)
+    if name.endswith(".jsonl"):
+        return [_parse(line, f"{path}: line {i}") for i, line in enumerate(file, 1) if line.strip()]
+    return _parse(file.read(), f"{path}")
+
+
+def _csv(file, path):
+    try:
+        rows = list(csv.DictReader(file))
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file ({error})") from None
+    for i, row in enumerate(rows, 1):
+        if None in row:  # where DictReader puts fields beyond the header
+            raise UserError(f"{path}: row {i} has more fields than the header")
+    return rows
+
+
+def _parse(text, where):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON ({error})") from None
+
+
+def _parquet(path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, partitioning=None).to_pylist()
+    except pa.ArrowException:
+        raise UserError(f"{path}: not a readable Parquet file (truncated?)") from None
+
+
+def _objects(rows, path):
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: holds a JSON {type(rows).__name__}, expected an array of objects (one a line: .jsonl)")
+    for i, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: row {i} is a {type(row).__name__}, expected an object")
+    if not rows:
+        raise UserError(f"{path}: holds no rows")
+    return rows
+
+
+def from_hub(hub):
+    """Raw rows of the hub data set {repo, revision, config, split}; memory-mapped, so a row is read when it is used."""
+    missing = [key for key in ("repo", "revision", "config", "split") if not (hub or {}).get(key)]
+    if missing:
+        raise UserError(f"settings: data is 'hub', but hub.{missing[0]} is missing (needed: repo, revision, config, split)")
+    import datasets
+
+    datasets.disable_progress_bars()
+    place = f"hub data set {hub['repo']} ({hub['config']}, {hub['split']}, revision {hub['revision']})"
+    try:
+        rows = datasets.load_dataset(hub["repo"], hub["config"], split=hub["split"], revision=hub["revision"])
+    except Exception as error:  # the hub's client raises dozens of kinds: offline, gated, no such config, changed columns
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        raise UserError(f"{place}: cannot be loaded ({type(error).__name__}: {reason})") from None
+    return Raw(rows, place, facts={"hub_commit": _commit(rows)})
+
+
+def _commit(rows):
+    """The commit that `revision` stood for, read off the addresses of the downloaded files; None for a local folder."""
+    for address in rows.info.download_checksums or {}:
+        if found := re.search(r"@([0-9a-f]{40})/", address):
+            return found[1]
+    return None
