@@ -1,0 +1,43 @@
+"""config: check the configuration and the runs table without running anything."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hybrid_lora.common import cli
+
+DEFAULT = "config/config.yaml"  # what the Snakefile names
+
+
+def add_commands(subparsers):
+    """The stage's commands."""
+    check = cli.command(subparsers, "check", _check, "say what is configured, or the first mistake", with_settings=False)
+    check.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help=f"laid over {DEFAULT}, as for snakemake")
+    check.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="laid over the files, as for snakemake")
+
+
+def _check(arguments):
+    from hybrid_lora.config import layers, load
+
+    base = Path.cwd()
+    files = [DEFAULT, *(file for file in arguments.configfile if file != DEFAULT)]
+    values = {}
+    for file in files:
+        values = layers.merge(values, layers.read_yaml(file))
+    values = layers.merge(values, layers.command_line(arguments.config))
+    config = load(values, files, base)
+    trained = sum(run.objective is not None for run in config.runs)
+    models = sorted({run.model for run in config.runs})
+    benchmarks = config.values["evaluation"]["benchmarks"]
+    print(f"{len(config.runs)} runs, {trained} trained, of {', '.join(models)}, on {', '.join(benchmarks)}")
+
+
+def main(argv=None):
+    """`python -m hybrid_lora.config`."""
+    parser = argparse.ArgumentParser(prog="hybrid_lora config", description=__doc__)
+    add_commands(parser.add_subparsers(dest="command", required=True, metavar="command"))
+    return cli.run(parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

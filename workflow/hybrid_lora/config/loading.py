@@ -1,0 +1,32 @@
+"""`load`: everything that is known to be wrong before the first job is said here, in one line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybrid_lora.config import checks, layers, runs, schema
+from hybrid_lora.config.runs import Run
+
+__all__ = ["Config", "Run", "load"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """values: the configuration with defaults filled in; runs: one Run for each line of the runs table, in its order."""
+
+    values: dict
+    runs: list
+
+
+def load(values, files, base):
+    """The checked configuration.
+
+    values: merged configuration (left as it is); files: the configuration files it was merged from, for messages (the
+    last one that sets a key is named); base: the folder that relative paths start from (where the Snakefile lies).
+    Raises UserError: one line with the file, the key, what is wrong and what is allowed.
+    """
+    base = Path(base).absolute()
+    origin = layers.Origin(values, files, base)
+    filled = schema.fill(values, origin)
+    table = runs.read(filled, base, origin)
+    checks.check(filled, table, base, origin)
+    return Config(filled, [row.run for row in table])
