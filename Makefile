@@ -17,7 +17,7 @@ PACKAGE := .venv/package.stamp
 PIP_INDEX := $(if $(INDEX),--index-url "$(INDEX)") $(if $(EXTRA_INDEX),--extra-index-url "$(EXTRA_INDEX)")
 UV_INDEX := $(if $(INDEX),--default-index "$(INDEX)") $(if $(EXTRA_INDEX),--index "$(EXTRA_INDEX)")
 UV := 0.13.9
-COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" $(UV_INDEX)
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" $(UV_INDEX)
 # Rules run `python`: it must be the environment's.
 WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 
