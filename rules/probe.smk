@@ -21,7 +21,7 @@ rule warmup:
     message:
         "warm-up of probe {wildcards.probe} on {wildcards.model} (progress in {log})"
     shell:
-        "python -m hybrid_lora.probe warmup --model results/models/{wildcards.model} --train {input.train} --out results/probe/{wildcards.model}/{wildcards.probe}/warmup --state results/.state/probe/{wildcards.model}.{wildcards.probe} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.probe warmup --model {input.model} --train {input.train} --out results/probe/{wildcards.model}/{wildcards.probe}/warmup --state results/.state/probe/{wildcards.model}.{wildcards.probe} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule sensitivity:
@@ -48,4 +48,4 @@ rule sensitivity:
     message:
         "sensitivities of {wildcards.model}, probe {wildcards.probe}, chunk {wildcards.chunk}"
     shell:
-        "python -m hybrid_lora.probe sensitivity --model results/models/{wildcards.model} --warmup results/probe/{wildcards.model}/{wildcards.probe}/warmup --val {input.val} --chunk {wildcards.chunk} --out {output} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.probe sensitivity --model {input.model} --warmup {input.warmup} --val {input.val} --chunk {wildcards.chunk} --out {output} --settings {params.settings:q} > {log} 2>&1"

@@ -50,3 +50,29 @@ rule table1:
         "Table 1"
     shell:
         "python -m hybrid_lora.report table1 --metrics {input.metrics} --tunable {input.tunable} --csv {output.csv} --md {output.md} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule report_index:
+    input:
+        figure2=[*rules.figure2.output] if plan.figure2_runs() else [],
+        table1=[*rules.table1.output],
+        code=code("report.index"),
+    output:
+        "results/report/index.md",
+    params:
+        settings=plan.index(),
+    log:
+        "results/logs/report/index.log",
+    benchmark:
+        "results/benchmarks/report/index.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 1000 * attempt,
+        runtime=lambda w, attempt: 10 * attempt,
+        gpu=0,
+    conda:
+        environment
+    message:
+        "index of the report"
+    shell:
+        "python -m hybrid_lora.report index --artifacts {input.figure2} {input.table1} --out {output} --settings {params.settings:q} > {log} 2>&1"

@@ -21,14 +21,22 @@ def settings(text):
     return value
 
 
-def command(subparsers, name, run, summary, paths=(), outputs=(), many=(), with_settings=True):
-    """Add one command: `paths` and `outputs` become required --options of type Path, `many` take several paths.
+def folder(text):
+    """argparse type: a directory artifact, given as the folder or as the manifest.json in it, which rules track."""
+    path = Path(text)
+    return path.parent if path.name == "manifest.json" else path
+
+
+def command(subparsers, name, run, summary, paths=(), folders=(), outputs=(), many=(), with_settings=True):
+    """Add one command: `paths`, `folders` and `outputs` become required --options of type Path, `many` take several.
 
     `run(arguments)` is called with the parsed namespace; it should import what is heavy itself.
     """
     parser = subparsers.add_parser(name, help=summary, description=summary)
     for option in paths:
         parser.add_argument(f"--{option}", type=Path, required=True, metavar="PATH", help="input")
+    for option in folders:
+        parser.add_argument(f"--{option}", type=folder, required=True, metavar="PATH", help="input folder, or its manifest.json")
     for option in many:
         parser.add_argument(f"--{option}", type=Path, required=True, nargs="+", metavar="PATH", help="inputs")
     for option in outputs:

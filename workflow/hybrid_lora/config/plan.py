@@ -6,6 +6,8 @@ A rule's one parameter is a `Settings` dict: Snakemake compares it between runs,
 import json
 from pathlib import Path
 
+from hybrid_lora.config import paths
+
 RESULTS = "results"
 
 
@@ -42,8 +44,11 @@ class Plan:
         data = self.values[section][name]["data"]
         if data in ("hub", "generated"):
             return []
-        path = Path(self.values["data_dir"], data).expanduser()  # an absolute `data` stands for itself
-        return [str(path)]
+        return [self._relative(paths.data_file(data, self.values["data_dir"], self.base))]
+
+    def _relative(self, path):
+        # Paths inside the checkout are relative, so that moving it reruns nothing.
+        return str(path.relative_to(self.base) if path.is_relative_to(self.base) else path)
 
     def _source_settings(self, entry, keys):
         picked = {key: entry[key] for key in ("format", "data", *keys)}
@@ -78,8 +83,8 @@ class Plan:
         entry = self.values["models"][name]
         if entry["source"] != "local":
             return []
-        folder = Path(entry["path"]).expanduser()
-        return sorted(str(p) for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".model", ".jinja"))
+        folder = paths.model_folder(entry["path"], self.base)
+        return sorted(self._relative(p) for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".model", ".jinja"))
 
     def models_from(self, *sources):
         """Names of the models with one of these sources."""
@@ -210,9 +215,13 @@ class Plan:
             }
             for run in self.runs.values()
         ]
-        columns = [{"name": name, "k": self.values["benchmarks"][name]["k"]} for name in self.benchmarks]
+        columns = [{"name": name} for name in self.benchmarks]
         unit = self.values["allocation"]["unit"]
         return Settings({"rows": rows, "benchmarks": columns, "unit": unit, **self.values["report"]["table1"]})
+
+    def index(self):
+        """Settings of `report index`."""
+        return Settings({"title": f"Results: {', '.join(dict.fromkeys(run.model for run in self.runs.values()))}"})
 
     def _run(self, run):
         return self.runs[run] if isinstance(run, str) else run

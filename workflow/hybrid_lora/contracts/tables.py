@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import atomic_path
 
+ROWS = 50_000  # a row group: nested text beyond 2 GiB in one cannot be read back
+
 
 def write(path, rows, schema, metadata=None):
     """Write `rows` (a pyarrow Table or a list of dicts) under `schema`; columns beyond the schema are kept.
@@ -17,7 +19,7 @@ def write(path, rows, schema, metadata=None):
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, schema=schema)
     table = table.replace_schema_metadata({b"hybrid_lora": json.dumps(metadata or {}, sort_keys=True).encode()})
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, row_group_size=ROWS)
 
 
 def read(path, schema, made_by):

@@ -42,7 +42,7 @@ def run(settings, train, out, state):
         processing_class=words,
         callbacks=[record],
     )
-    sft.train(resume_from_checkpoint=trainer.resume_point(work))
+    record.quiet(sft).train(resume_from_checkpoint=trainer.resume_point(work))
     with directory_artifact(out) as folder:
         model.generation_config.eos_token_id = words.eos_token_id
         model.float().save_pretrained(folder)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from hybrid_lora.common.errors import UserError
 
+disable_progress_bar()  # bars of fractions of a second clutter the logs
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from pathlib import Path
 
-from transformers import TrainerCallback, TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from hybrid_lora.common.errors import UserError
@@ -23,6 +23,12 @@ class Record(TrainerCallback):
     def __init__(self, what, show=("loss", "reward", "kl")):
         self.what, self.show = what, show
         self.records, self.elapsed_before, self.began, self.progress = {}, 0.0, None, None
+
+    @staticmethod
+    def quiet(trainer):
+        """Take away the Trainer's own print of every step."""
+        trainer.remove_callback(PrinterCallback)
+        return trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Start the clock; rebuild earlier records after a resume."""

@@ -14,7 +14,8 @@ def add_commands(subparsers):
         "warmup",
         _warmup,
         "train the SVD-LoRA branches alone",
-        paths=["model", "train"],
+        paths=["train"],
+        folders=["model"],
         outputs=["out"],
     )
     warmup.add_argument("--state", type=Path, required=True, metavar="PATH", help="folder for resumable state")
@@ -23,7 +24,8 @@ def add_commands(subparsers):
         "sensitivity",
         _sensitivity,
         "per-batch sensitivities of one chunk of validation batches (Algorithm 1)",
-        paths=["model", "warmup", "val"],
+        paths=["val"],
+        folders=["model", "warmup"],
         outputs=["out"],
     )
     sensitivity.add_argument("--chunk", type=int, required=True, help="which chunk, from 0")

@@ -14,7 +14,8 @@ def add_commands(subparsers):
         "train",
         _train,
         "SFT, GRPO or GSPO on a full, LoRA or hybrid placement",
-        paths=["model", "train", "val"],
+        paths=["train", "val"],
+        folders=["model"],
         outputs=["out", "history", "trainable"],
     )
     train.add_argument("--allocation", type=Path, nargs="*", default=[], metavar="PATH", help="allocation JSON, for hybrids")

@@ -54,10 +54,16 @@ def functions(weights, grading, max_tokens, workers):
         key = tuple(texts)
         if last.get("key") != key:  # accuracy and format ask for the same verdicts
             rows = [
-                {"kind": k, "completion": text, "gold": gold, "tests": test, "options": list(LETTERS)}
-                for k, text, gold, test in zip(kinds, texts, golds, tests)
+                {"completion": text, "gold": gold, "tests": test, "options": list(LETTERS)}
+                for text, gold, test in zip(texts, golds, tests)
             ]
-            last.update(key=key, verdicts=dispatch.grade_batch(rows, grading, workers))
+            verdicts = [None] * len(rows)
+            for one in set(kinds):
+                where = [i for i, k in enumerate(kinds) if k == one]
+                graded = dispatch.grade_batch(one, [rows[i] for i in where], grading, workers)
+                for i, verdict in zip(where, graded):
+                    verdicts[i] = verdict
+            last.update(key=key, verdicts=verdicts)
         return last["verdicts"]
 
     chosen = [f for f in (accuracy, format, length) if weights[f.__name__]]

@@ -28,7 +28,7 @@ def run(arguments):
     hybrid.to_fp32_trainable(built.model)
     counts = placement.trainable_counts(built.model)
     print(f"{counts['fft']:,} parameters in full + {counts['lora']:,} LoRA of {counts['all']:,}", flush=True)
-    built.train(resume_from_checkpoint=trainer.resume_point(work))
+    record.quiet(built).train(resume_from_checkpoint=trainer.resume_point(work))
     _publish(arguments, inputs, words, record, best, counts)
     close_state(work)
 
