@@ -1,0 +1,1 @@
+"""Evaluation: completions of a model, verdicts on them, and metrics; three files, so that regrading generates nothing."""

@@ -1,0 +1,4 @@
+"""Grading: completions to verdicts. Shared by evaluation and by training's rewards; a library below the stages.
+
+dispatch: rows of any kind to verdicts; math, choice, code: one grader each; sandbox: where a model's programs run.
+"""

@@ -1,0 +1,50 @@
+r"""Multiple choice, by MMLU-Pro's conventions: "answer is (C)", "Answer: C", \boxed{C}, else the last lone letter.
+
+Departures from MMLU-Pro's script: the last stated answer counts, not the first (models change their minds); a letter in
+\boxed counts as stated; only what follows a closing </think> counts, if it holds an answer; a stated letter that is no
+option is wrong, and a lone letter must be an option. Where there is no letter at all, nothing is guessed.
+"""
+
+import re
+
+from hybrid_lora.grading import boxed
+from hybrid_lora.grading.verdict import Verdict, failed
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+TAIL = 200_000  # characters at the end that are looked at
+_OPEN, _CLOSE = r"[*_\s]*[(\[$*]*(?:\\(?:text|textbf|mathrm|mathbf|boxed)\{)?\(?", r"(?![A-Za-z0-9'’])"
+_STATED = re.compile(rf"[aA]nswer(?: is(?: option| choice)?:?|[*_]*:){_OPEN}([A-Z]){_CLOSE}")
+_LETTER = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?\s*\(?([A-Z])\)?\s*(?:[.:)}].*)?", re.DOTALL)
+_LONE = re.compile(r"\b[A-Z]\b")
+
+
+def grade(completion, gold, options):
+    """The verdict on `completion`; gold: the right letter; options: list of the options' texts (their number counts)."""
+    letters = LETTERS[: len(options)] if options is not None else ""
+    if not isinstance(gold, str) or len(gold) != 1 or gold not in letters:
+        return failed(f"gold is not one of the {len(letters)} options' letters")
+    letter = extract(completion, letters)
+    if letter is None:
+        return Verdict(False, None, "no-answer")
+    return Verdict(letter == gold, letter, None if letter in letters else "no-option")
+
+
+def extract(completion, letters):
+    """The chosen letter, None if there is none; a stated one may lie outside `letters`."""
+    if not isinstance(completion, str):
+        return None
+    text = completion[-TAIL:]
+    thought, closed, answer = text.rpartition("</think>")
+    return _find(answer, letters) or (_find(thought, letters) if closed else None)
+
+
+def _find(text, letters):
+    stated = [(match.start(), match.group(1)) for match in _STATED.finditer(text)]
+    box = boxed.last(text)
+    inside = _LETTER.fullmatch(box) if box else None
+    if inside:
+        stated.append((text.rfind("boxed"), inside.group(1)))
+    if stated:
+        return max(stated)[1]
+    lone = [letter for letter in _LONE.findall(text) if letter in letters]
+    return lone[-1] if lone else None

@@ -1,0 +1,137 @@
+"""Programs: the model's last fenced block, run on the problem's tests in a sandbox, as LeetCodeDataset does it.
+
+The program is tests.prompt, the extracted code, and the calls in tests.test of tests.entry_point. `grading.runner`
+evaluates the calls; whether the asserts hold is decided here (`grading.asserts`). Departures: a program's
+`if __name__ == "__main__"` part is not run, and sets have a fixed order (PYTHONHASHSEED=0), so verdicts repeat. As in the
+data set, its prompt's star imports shadow built-ins: `pow(a, b, m)` fails, as math.pow takes two arguments.
+
+Error kinds of the model: no-answer, exception, exit, memory, timeout, output, wrong-answer.
+"""
+
+import functools
+import json
+import marshal
+import re
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybrid_lora.grading import asserts, runner, sandbox
+from hybrid_lora.grading.verdict import Verdict, failed
+
+_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+TAIL = 200_000  # characters at the end of a completion that are searched for code
+LANGUAGES = ("", "python", "python3", "py")
+KINDS = ("exception", "exit", "memory")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One program and its tests; equal jobs have equal verdicts."""
+
+    code: str | None
+    prompt: str
+    test: str
+    entry_point: str
+
+
+def job(completion, tests):
+    """The Job of a completion; tests: {prompt, test, entry_point}."""
+    return Job(extract(completion, tests["entry_point"]), tests["prompt"], tests["test"], tests["entry_point"])
+
+
+def extract(completion, entry_point):
+    """The last ``` block that defines the entry point, else the last block, else the whole text; None if that is empty.
+
+    A block that is never closed (a cut-off completion) reaches to the end.
+    """
+    if not isinstance(completion, str):
+        return None
+    text = completion[-TAIL:]
+    blocks = [textwrap.dedent(body) for language, body in _FENCE.findall(text) if language.lower() in LANGUAGES]
+    names = re.findall(r"\w+", entry_point)
+    defining = [block for block in blocks if all(re.search(rf"\b(?:class|def)\s+{name}\b", block) for name in names)]
+    code = (defining or blocks or [text])[-1]
+    return code if code.strip() else None
+
+
+def grade_many(jobs, mode, timeout_s, memory_mb, workers=1, progress=None):
+    """Verdicts in the order of `jobs`; equal ones run once. mode: from `sandbox.choose`; timeout_s: wall time a program."""
+    distinct = list(dict.fromkeys(jobs))
+    lock = threading.Lock()
+
+    def one(item):
+        verdict = grade_one(item, mode, timeout_s, memory_mb)
+        if progress:
+            with lock:
+                progress.step(counts[item])
+        return verdict
+
+    counts = dict.fromkeys(distinct, 0)
+    for item in jobs:
+        counts[item] += 1
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        verdicts = dict(zip(distinct, pool.map(one, distinct)))
+    return [verdicts[item] for item in jobs]
+
+
+def grade_one(item, mode, timeout_s, memory_mb):
+    """The verdict on one Job; never raises for what a program does."""
+    if item.code is None:
+        return Verdict(False, None, "no-answer")
+    if not all(isinstance(text, str) for text in (item.prompt, item.test, item.entry_point)):
+        return failed("the problem has no tests", item.code)
+    try:
+        plan = asserts.plan(item.test)
+    except asserts.Unsupported as error:
+        return failed(f"test {error}", item.code)
+    task = {"prompt": item.prompt, "code": _utf8(item.code), "entry_point": item.entry_point, "calls": list(plan.calls)}
+    task |= {"limits": sandbox.limits(timeout_s, memory_mb), "filter": sandbox.own_filter(mode)}
+    task["libraries"] = sandbox.library_path(mode)
+    try:
+        result = sandbox.run(["-c", _runner()], marshal.dumps(task), mode, timeout_s)
+    except (OSError, ValueError) as error:
+        return failed(f"sandbox: {type(error).__name__}: {str(error)[:200]}", item.code)
+    return _verdict(item.code, plan, result)
+
+
+def _verdict(code, plan, result):
+    lines = result.output.split(b"\n")
+    if lines[0] != b'"started"':  # nothing of the model has run yet
+        reason = "timeout" if result.timed_out else (result.errors.strip().splitlines() or [f"status {result.status}"])[-1][:200]
+        return failed(f"sandbox did not start: {reason}", code)
+    if result.overflow:
+        return Verdict(False, code, "output")
+    try:
+        values = [json.loads(line) for line in lines[1:-1]]
+        done = len(values) == len(plan.calls) + 1 and values[-1] == "done"
+        error = values[-1] if values and not done and isinstance(values[-1], dict) and "error" in values[-1] else None
+        decoded = [asserts.decode(value) for value in values[: len(plan.calls) if done else 0]]
+    except (ValueError, TypeError, AttributeError, RecursionError, MemoryError):
+        return Verdict(False, code, "output")
+    if done:
+        failure = asserts.first_failure(plan.checks, decoded)
+        detail = None if failure is None else f"wrong-answer: test {failure} of {len(plan.checks)}"
+        return Verdict(failure is None, code, detail)
+    return Verdict(False, code, _ended_early(result, error))
+
+
+def _ended_early(result, error):
+    if result.timed_out:
+        return "timeout"
+    if error is None or error["error"] not in KINDS:
+        return "timeout" if result.status in (-24, 128 + 24) else "exit"  # SIGXCPU, as bubblewrap reports it too
+    name = error.get("type")  # written by the model's process: any value
+    shown = error["error"] == "exception" and isinstance(name, str) and name.isidentifier() and len(name) < 60
+    return f"exception: {name}" if shown else error["error"]
+
+
+def _utf8(text):
+    return text.encode("utf-8", "replace").decode()
+
+
+@functools.cache
+def _runner():
+    return Path(runner.__file__).read_text(encoding="utf-8")

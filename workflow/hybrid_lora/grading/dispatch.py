@@ -1,0 +1,80 @@
+"""Rows of any kind to verdicts: the one entry for evaluation's `grade` command and for training's rewards."""
+
+import threading
+from collections import OrderedDict
+
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.grading import choice, code, pool, sandbox
+from hybrid_lora.grading.verdict import failed
+
+KINDS = ("math", "choice", "code")
+SETTINGS = ("sandbox", "program_timeout_s", "program_memory_mb", "math_timeout_s")
+_CACHED = 20_000
+_cache, _lock = OrderedDict(), threading.Lock()
+
+
+def grade_all(kind, rows, settings, workers=1, progress=None):
+    """Verdicts in the order of `rows`.
+
+    rows: dicts with `completion` and, for math, `gold`; for choice, `gold` (letter) and `options`; for code, `tests`
+    {prompt, test, entry_point}. settings: the configuration's `grading`, with exactly SETTINGS as keys. workers: processes.
+    UserError on settings that cannot be used; never an exception for what a row holds.
+    """
+    check(settings)
+    if kind == "math":
+        return pool.grade_many([(row["completion"], row["gold"]) for row in rows], settings["math_timeout_s"], workers, progress)
+    if kind == "choice":
+        return [_counted(progress, choice.grade(row["completion"], row["gold"], row["options"])) for row in rows]
+    if kind == "code":
+        return _programs(rows, settings, workers, progress, code.grade_many)
+    raise UserError(f"kind of benchmark: {kind!r} is not one of {', '.join(KINDS)}")
+
+
+def grade_batch(kind, rows, settings, workers=1):
+    """`grade_all` for a reward, called every step: verdicts on programs are remembered in this process."""
+    if kind != "code":
+        return grade_all(kind, rows, settings, workers)
+    check(settings)
+    return _programs(rows, settings, workers, None, _remembering)
+
+
+def check(settings):
+    """UserError unless `settings` are those of grading."""
+    for key in SETTINGS:
+        if key not in settings:
+            raise UserError(f"grading: key '{key}' is missing (needed: {', '.join(SETTINGS)})")
+    for key in SETTINGS[1:]:
+        if isinstance(settings[key], bool) or not isinstance(settings[key], int | float) or settings[key] <= 0:
+            raise UserError(f"grading.{key}: {settings[key]!r} is not a number above 0")
+
+
+def _counted(progress, verdict):
+    if progress:
+        progress.step()
+    return verdict
+
+
+def _programs(rows, settings, workers, progress, grade):
+    """`grade` applied to the rows that have tests; a row without is the grader's failure."""
+    mode = sandbox.choose(settings["sandbox"])
+    jobs = [code.job(row["completion"], row["tests"]) if row["tests"] else None for row in rows]
+    limits = (settings["program_timeout_s"], int(settings["program_memory_mb"]))
+    verdicts = iter(grade([job for job in jobs if job], mode, *limits, workers, progress))
+    return [next(verdicts) if job else _counted(progress, failed("the problem has no tests")) for job in jobs]
+
+
+def _remembering(jobs, mode, timeout_s, memory_mb, workers, progress):
+    """`code.grade_many` with a least-recently-used cache; the grader's own failures are tried again."""
+    keys = [(job, mode, timeout_s, memory_mb) for job in jobs]
+    with _lock:
+        known = {key: _cache[key] for key in keys if key in _cache}
+    new = list(dict.fromkeys(key for key in keys if key not in known))
+    known |= dict(zip(new, code.grade_many([key[0] for key in new], mode, timeout_s, memory_mb, workers, progress)))
+    with _lock:
+        for key in keys:
+            if known[key].correct is not None:
+                _cache[key] = known[key]
+                _cache.move_to_end(key)
+        while len(_cache) > _CACHED:
+            _cache.popitem(last=False)
+    return [known[key] for key in keys]
