@@ -84,7 +84,8 @@ class Plan:
         if entry["source"] != "local":
             return []
         folder = paths.model_folder(entry["path"], self.base)
-        return sorted(self._relative(p) for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin", ".model", ".jinja"))
+        kinds = (".json", ".safetensors", ".bin", ".model", ".jinja")
+        return sorted(self._relative(p) for p in folder.iterdir() if p.suffix in kinds)
 
     def models_from(self, *sources):
         """Names of the models with one of these sources."""

@@ -1,8 +1,8 @@
 """results/data/{corpus}/{train,val}.parquet: conversations to train on.
 
 id: unique, stable; source: math | science | code; messages: the conversation, the last one the assistant's worked
-solution; gold: final answer, null where there is none to verify against; num_tokens: as the source counts them, null where it does not;
-tests: for code, what `grading.code` runs, null otherwise.
+solution; gold: final answer, null where there is none to verify against; num_tokens: as the source counts them, null
+where it does not; tests: for code, what `grading.code` runs, null otherwise.
 """
 
 import pyarrow as pa

@@ -22,8 +22,9 @@ def run(arguments):
     """settings: {run, seed, benchmark, prompt, samples, temperature, top_p, max_new_tokens, backend, batch_size, dtype}."""
     settings = arguments.settings
     inputs = {"model": arguments.model / "manifest.json", "benchmark": arguments.benchmark}
-    if arguments.policy:
-        inputs["policy"] = arguments.policy / "manifest.json"
+    policy = next(iter(arguments.policy), None)
+    if policy:
+        inputs["policy"] = policy / "manifest.json"
     work = open_state(arguments.state, settings, inputs.values(), code.sources(ENTRY))
     rows, _ = benchmarks.read(arguments.benchmark)
     words = load.tokenizer(arguments.model)
@@ -33,7 +34,7 @@ def run(arguments):
         for sample in range(settings["samples"])
     ]
     wanted.sort(key=lambda item: (len(item["prompt"]), item["id"], item["sample"]))  # little padding in a batch
-    finished = _batches(arguments, wanted, words, work)
+    finished = _batches(settings, arguments.model, policy, wanted, words, work)
     order = {row["id"]: i for i, row in enumerate(rows)}
     finished.sort(key=lambda row: (order[row["id"]], row["sample"]))
     completions.write(arguments.out, finished, {"run": settings["run"], "benchmark": settings["benchmark"]})
@@ -41,8 +42,7 @@ def run(arguments):
     close_state(work)
 
 
-def _batches(arguments, wanted, words, work):
-    settings = arguments.settings
+def _batches(settings, model, policy, wanted, words, work):
     size = settings["batch_size"]
     starts = range(0, len(wanted), size)
     paths = {start: work / f"batch-{start // size:06d}.parquet" for start in starts}
@@ -50,7 +50,7 @@ def _batches(arguments, wanted, words, work):
     done = len(wanted) - sum(min(size, len(wanted) - start) for start in missing)
     progress = Progress(f"{settings['run']} {settings['benchmark']}", len(wanted), start=done)
     if missing:
-        with _backend(settings["backend"]).open_engine(arguments.model, arguments.policy, words, settings) as generate:
+        with _backend(settings["backend"]).open_engine(model, policy, words, settings) as generate:
             for start in missing:
                 items = wanted[start : start + size]
                 seed = derive(settings["seed"], "sampling", settings["benchmark"], start // size)

@@ -5,7 +5,8 @@ A verdict that could not be reached gives None, which TRL leaves out of the grou
 
 import sys
 
-from hybrid_lora.grading import dispatch
+from hybrid_lora.common.files import sha256_json
+from hybrid_lora.grading import boxed, dispatch
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -36,35 +37,43 @@ def functions(weights, grading, max_tokens, workers):
 
     def accuracy(completions, row_kind, gold, tests, **kwargs):
         """1 for a right answer, 0 for a wrong one, None where the grader failed."""
-        verdicts = _grade(completions, row_kind, gold, tests)
+        verdicts = graded(completions, row_kind, gold, tests)
         return [None if v.correct is None else float(v.correct) for v in verdicts]
 
     def format(completions, row_kind, gold, tests, **kwargs):
         """1 where the answer stands in the expected form (boxed, option letter, code block), else 0."""
-        return [float(v.extracted is not None) for v in _grade(completions, row_kind, gold, tests)]
+        verdicts = graded(completions, row_kind, gold, tests)
+        boxes = [boxed.last(text) for text in _texts(completions)]
+        return [float((box if k == "math" else v.extracted) is not None) for k, v, box in zip(row_kind, verdicts, boxes)]
 
     def length(completion_ids, **kwargs):
         """1 for an empty answer falling linearly to 0 at the completion limit."""
         return [1 - len(ids) / max_tokens for ids in completion_ids]
 
-    last = {}
+    last = {}  # accuracy and format ask for the same verdicts, one after the other
 
-    def _grade(completions, kinds, golds, tests):
-        texts = [completion[-1]["content"] if isinstance(completion, list) else completion for completion in completions]
-        key = tuple(texts)
-        if last.get("key") != key:  # accuracy and format ask for the same verdicts
-            rows = [
-                {"completion": text, "gold": gold, "tests": test, "options": list(LETTERS)}
-                for text, gold, test in zip(texts, golds, tests)
-            ]
-            verdicts = [None] * len(rows)
-            for one in set(kinds):
-                where = [i for i, k in enumerate(kinds) if k == one]
-                graded = dispatch.grade_batch(one, [rows[i] for i in where], grading, workers)
-                for i, verdict in zip(where, graded):
-                    verdicts[i] = verdict
-            last.update(key=key, verdicts=verdicts)
+    def graded(completions, kinds, golds, tests):
+        key = sha256_json([_texts(completions), kinds, golds, tests])
+        if last.get("key") != key:
+            last.update(key=key, verdicts=_verdicts(_texts(completions), kinds, golds, tests, grading, workers))
         return last["verdicts"]
 
     chosen = [f for f in (accuracy, format, length) if weights[f.__name__]]
     return chosen, [weights[f.__name__] for f in chosen]
+
+
+def _texts(completions):
+    return [completion[-1]["content"] if isinstance(completion, list) else completion for completion in completions]
+
+
+def _verdicts(texts, kinds, golds, tests, grading, workers):
+    rows = [
+        {"completion": text, "gold": gold, "tests": test, "options": list(LETTERS)}
+        for text, gold, test in zip(texts, golds, tests)
+    ]
+    verdicts = [None] * len(rows)
+    for one in sorted(set(kinds)):
+        where = [i for i, k in enumerate(kinds) if k == one]
+        for i, verdict in zip(where, dispatch.grade_batch(one, [rows[i] for i in where], grading, workers)):
+            verdicts[i] = verdict
+    return verdicts
