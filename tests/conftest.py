@@ -23,7 +23,9 @@ def conversations(count, seed=0):
             {"role": "user", "content": f"Compute {a}+{b}."},
             {"role": "assistant", "content": f"{a}+{b}={a + b}\nThe answer is \\boxed{{{a + b}}}."},
         ]
-        rows.append({"id": f"r{i:05d}", "source": "math", "messages": messages, "gold": str(a + b), "num_tokens": 20, "tests": None})
+        rows.append(
+            {"id": f"r{i:05d}", "source": "math", "messages": messages, "gold": str(a + b), "num_tokens": 20, "tests": None}
+        )
     return rows
 
 

@@ -23,7 +23,7 @@ def texts(row):
 
 
 def sum_key(text):
-    return tuple(sorted(map(int, re.search(r"Compute ([\d+]+)\.", text)[1].split("+"))))
+    return tuple(sorted(map(int, re.search(r"Compute ([\d+]+) mod 10\.", text)[1].split("+"))))
 
 
 def story_key(text):
@@ -109,7 +109,7 @@ def additions(text):
     """[(whether the line is right, starts with the value before it)] of a worked solution."""
     lines = [tuple(map(int, m)) for m in re.findall(r"^(\d+)([+-]\d+)=(\d+)$", text, re.MULTILINE)]
     follows = all(a[2] == b[0] for a, b in itertools.pairwise(lines))
-    return [left + change == total for left, change, total in lines], follows
+    return [(left + change) % 10 == total for left, change, total in lines], follows
 
 
 def code_lines(text):
@@ -125,8 +125,12 @@ def judged(row):
     assert follows
     if row["source"] == "science":
         options = dict(re.findall(r"^([A-J])\. (\d)$", prompt, re.MULTILINE))
-        value, letter = re.search(r"(\d) is ([A-J])\n", reply).groups()
-        steps.append(options[letter] == value)
+        value = re.findall(r"=(\d)$", reply, re.MULTILINE)[-1]
+        seen = re.findall(r"^([A-J])\. (\d) (no|yes)$", reply, re.MULTILINE)
+        assert [(letter, digit) for letter, digit, _ in seen] == list(options.items())[: len(seen)]
+        assert [word for *_, word in seen] == ["no"] * (len(seen) - 1) + ["yes"]
+        assert f"The answer is ({seen[-1][0]})." in reply
+        steps.append(seen[-1][1] == value)
     return steps
 
 
@@ -134,7 +138,7 @@ def truth(row):
     """The answer by evaluating the problem's own text."""
     prompt = texts(row)[0]
     if row["source"] == "math":
-        return str(sum(sum_key(prompt)))
+        return str(sum(sum_key(prompt)) % 10)
     first, second, start, a, b = story_key(prompt)
     amount = start + int(f"{first}{a}") + int(f"{second}{b}")
     return {digit: letter for letter, digit in re.findall(r"^([A-J])\. (\d)$", prompt, re.MULTILINE)}[str(amount)]

@@ -10,9 +10,8 @@ import torch
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.contracts import corpus, sensitivity
 from hybrid_lora.modeling import batches, load, svd_lora
-from hybrid_lora.probe import partition
+from hybrid_lora.probe import partition, warmup
 from hybrid_lora.probe import sensitivity as stage
-from hybrid_lora.probe import warmup
 
 INIT = {"method": "lora", "e": 1.0, "alpha": 1.0}
 WARMUP = {

@@ -65,7 +65,9 @@ class Plan:
 
     def benchmark(self, name):
         """Settings of `data benchmark`."""
-        return Settings({"name": name, **self._source_settings(self.values["benchmarks"][name], ("problems",))})
+        entry = self.values["benchmarks"][name]
+        keys = ("problems", "option_order") if entry["format"] == "gpqa" else ("problems",)
+        return Settings({"name": name, **self._source_settings(entry, keys)})
 
     def model(self, name):
         """Settings of `model fetch` or `model pretrain`."""

@@ -24,7 +24,8 @@ def run(settings, out, source=None):
     raw = _raw(settings, expected, source)
     if len(raw.rows) != expected:
         raise UserError(f"{raw.place}: has {len(raw.rows)} problems, benchmarks.{settings['name']}.problems expects {expected}")
-    rows = benchmark_formats.normalise(raw.rows, settings["format"], raw.place)
+    order = settings.get("option_order", "shuffled")
+    rows = benchmark_formats.normalise(raw.rows, settings["format"], raw.place, order)
     _one_type_a_column(rows, raw.place)
     benchmarks.write(out, rows, settings["format"])
     closure = code.sources("hybrid_lora.data.benchmark")

@@ -3,7 +3,8 @@
 Real and generated rows take this same path. Every format is read as its publisher writes it:
 - aime: golds with leading zeros ("025") become canonical integers ("25"); files with and without ids.
 - mmlu-pro: 3 to 10 options; where `answer_index` contradicts the letter (question 3983) the letter wins.
-- gpqa: the four answers are shuffled by a seed derived from the record's id, so that every run sees the same letters.
+- gpqa: the four answers are shuffled by a seed derived from the record's id, so that every run sees the same letters
+  (or sorted, by setting: the generated questions' options are numbers in a row).
 - leetcode: `tests` is what the LeetCodeDataset's programs are made of (prompt + completion + test).
 """
 
@@ -24,13 +25,18 @@ REQUIRED = {  # the columns that must be there; others are carried along, prompt
 }
 
 
-def normalise(rows, format, place):
-    """List of rows with `id` and `gold`, `options` or `tests`; UserError (one line) naming `place`, row and column."""
+def normalise(rows, format, place, option_order="shuffled"):
+    """List of rows with `id` and `gold`, `options` or `tests`; UserError (one line) naming `place`, row and column.
+
+    option_order: shuffled | sorted, for gpqa, whose source tells the answers apart but gives them no order.
+    """
     made = []
     for i, row in enumerate(rows, 1):
         where = f"{place}: row {i}"
         _check(row, REQUIRED[format], where, format)
         made.append({**row, **_ADD[format](row, i, where)})
+        if format == "gpqa":
+            made[-1] |= _options(row, option_order)
     _unique(made, place)
     return made
 
@@ -75,10 +81,18 @@ def _mmlu_pro(row, _number, where):
 
 
 def _gpqa(row, _number, _where):
-    order = list(range(len(_GPQA_ANSWERS)))
-    random.Random(seeds.derive(0, "gpqa options", row["Record ID"])).shuffle(order)
-    options = [row[_GPQA_ANSWERS[i]].strip() for i in order]
-    return {"id": row["Record ID"], "question": row["Question"].strip(), "options": options, "gold": LETTERS[order.index(0)]}
+    return {"id": row["Record ID"], "question": row["Question"].strip()}
+
+
+def _options(row, option_order):
+    """GPQA's options and the letter of the right one."""
+    answers = [row[name].strip() for name in _GPQA_ANSWERS]
+    order = list(range(len(answers)))
+    if option_order == "sorted":
+        order.sort(key=lambda i: answers[i])
+    else:
+        random.Random(seeds.derive(0, "gpqa options", row["Record ID"])).shuffle(order)
+    return {"options": [answers[i] for i in order], "gold": LETTERS[order.index(0)]}
 
 
 def _leetcode(row, _number, _where):

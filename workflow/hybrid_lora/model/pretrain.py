@@ -20,7 +20,7 @@ def run(settings, train, out, state):
     """settings: {name, tokenizer, architecture, pretraining} of config `models`; train: corpus Parquet."""
     work = open_state(state, settings, [train], code.sources("hybrid_lora.model.pretrain"))
     rows = corpus.read(train)
-    words = tokenizer.train([row["messages"] for row in rows], settings["tokenizer"]["vocab_size"])
+    words = tokenizer.train([row["messages"] for row in rows], **settings["tokenizer"])
     options = settings["pretraining"]
     torch.manual_seed(options["seed"])
     model = Qwen2ForCausalLM(
@@ -68,7 +68,7 @@ def _arguments(options, work):
         warmup_steps=options["warmup_steps"],
         weight_decay=0.01,
         seed=options["seed"],
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",  # the corpus is shuffled; batches of one length would be of one subject,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         bf16=False,

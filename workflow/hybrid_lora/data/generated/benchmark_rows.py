@@ -90,7 +90,7 @@ def _leetcode(problem, number):
 
 _SPACE = {  # all held-out problems, and the key of one
     "math-500": (lambda: sums.benchmark_problems((3, 4)), sums.held_out_key),
-    "aime": (lambda: sums.benchmark_problems((5,)), sums.held_out_key),
+    "aime": (lambda: sums.benchmark_problems((5, 6)), sums.held_out_key),
     "mmlu-pro": (lambda: stories.benchmark_problems(stories.MMLU_PRO_ITEMS), stories.held_out_key),
     "gpqa": (lambda: stories.benchmark_problems(stories.GPQA_ITEMS), stories.held_out_key),
     "leetcode": (programs.benchmark_problems, programs.held_out_key),

@@ -84,12 +84,15 @@ def steps(problem, rng=None, wrong=0.0):
 
 
 def options(rng, count, needed):
-    """`count` distinct digits in random order, those of `needed` among them."""
-    needed = set(needed)
-    others = rng.sample([digit for digit in range(10) if digit not in needed], count - len(needed))
-    chosen = sorted(needed) + others
-    rng.shuffle(chosen)
-    return chosen
+    """`count` or more digits in a row, ascending, those of `needed` among them.
+
+    In a row, so that a letter can be worked out from the first option: a small model learns to calculate long before it
+    learns to look up where among ten options a value stands.
+    """
+    low, high = min(needed), max(needed)
+    count = max(count, high - low + 1)
+    start = rng.randint(max(0, high - count + 1), min(low, 10 - count))
+    return list(range(start, start + count))
 
 
 def listed(choices):
@@ -98,9 +101,12 @@ def listed(choices):
 
 
 def solution(lines, value, choices, rng=None, wrong=0.0):
-    """(worked solution, letter); the letter of `value`, or another one with probability `wrong`."""
-    right = choices.index(value)
+    """(worked solution, letter): how far `value` lies above the first option tells the letter.
+
+    With probability `wrong` that difference, and so the letter, is another one.
+    """
+    above = choices.index(value)
     if wrong and rng.random() < wrong:
-        right = rng.choice([i for i in range(len(choices)) if i != right])
-    letter = LETTERS[right]
-    return "\n".join([*lines, f"{value} is {letter}", f"The answer is ({letter})."]), letter
+        above = rng.choice([i for i in range(len(choices)) if i != above])
+    letter = LETTERS[above]
+    return "\n".join([*lines, f"{value}-{choices[0]}={above}", f"The answer is ({letter})."]), letter
