@@ -1,32 +1,16 @@
 """Shared fixtures: a tiny random Qwen2 folder with a real tokenizer, and small corpora in the contracts' formats."""
 
 import os
-import random
 import sys
 from pathlib import Path
 
 import pytest
+from samples import conversations
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "workflow"))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPO / "workflow"), *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
-def conversations(count, seed=0):
-    """Corpus rows: one-digit additions with worked solutions, all verified."""
-    draw = random.Random(seed)
-    rows = []
-    for i in range(count):
-        a, b = draw.randrange(10), draw.randrange(10)
-        messages = [
-            {"role": "user", "content": f"Compute {a}+{b}."},
-            {"role": "assistant", "content": f"{a}+{b}={a + b}\nThe answer is \\boxed{{{a + b}}}."},
-        ]
-        rows.append(
-            {"id": f"r{i:05d}", "source": "math", "messages": messages, "gold": str(a + b), "num_tokens": 20, "tests": None}
-        )
-    return rows
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The learned tokenizer: lossless, the same after AutoTokenizer has loaded it, shorter with phrases."""
 
 import pytest
-from conftest import conversations
+from samples import conversations
 from transformers import AutoTokenizer, Qwen2Config
 
 from hybrid_lora.common.errors import UserError
@@ -42,5 +42,5 @@ def test_digits_are_single_and_phrases_are_shorter():
 
 
 def test_too_small_vocabulary():
-    with pytest.raises(UserError, match="vocab_size is 100; .* at least 259"):
+    with pytest.raises(UserError, match=r"vocab_size is 100; .* at least 259"):
         tokenizer.train([row["messages"] for row in conversations(5)], 100)

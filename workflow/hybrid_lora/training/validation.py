@@ -1,11 +1,13 @@
 """Checkpoint selection: every N steps the loss on held-out verified traces; the lowest is kept (Section 4.3)."""
 
 import contextlib
+import math
 import shutil
 
 import torch
 from transformers import TrainerCallback
 
+from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json, write_json
 from hybrid_lora.modeling import batches, loss
 
@@ -30,6 +32,8 @@ class KeepBest(TrainerCallback):
         # A step seen before the kill is measured again; steps after the checkpoint are forgotten.
         self.losses = {k: v for k, v in self.losses.items() if k < step}
         value = self.measure(model)
+        if not math.isfinite(value):
+            raise UserError(f"validation loss is {value} at step {step}; try a lower learning rate")
         best = min(self.losses.values(), default=float("inf"))
         self.losses[step] = value
         print(f"validation loss {value:.4f} at step {step}" + (" (lowest so far)" if value < best else ""), flush=True)

@@ -1,0 +1,72 @@
+"""Rewards come from evaluation's graders, each row judged by its own kind."""
+
+import pytest
+
+from hybrid_lora.training import rewards
+
+GRADING = {"sandbox": "limits", "program_timeout_s": 5, "program_memory_mb": 512, "math_timeout_s": 5}
+TESTS = {"prompt": "", "test": "def check(candidate):\n    assert candidate(x = 2) == 5\n", "entry_point": "Solution().solve"}
+GOOD = "```python\nclass Solution:\n    def solve(self, x: int) -> int:\n        return x + 3\n```"
+ROWS = [  # kind, gold, tests, completion, right, in form
+    ("math", "7", None, "3+4=7\nThe answer is \\boxed{7}.", 1.0, 1.0),
+    ("math", "7", None, "The answer is \\boxed{8}.", 0.0, 1.0),
+    ("math", "7", None, "I cannot say.", 0.0, 0.0),
+    ("choice", "B", None, "The answer is (B).", 1.0, 1.0),
+    ("choice", "B", None, "The answer is (C).", 0.0, 1.0),
+    ("choice", "B", None, "", 0.0, 0.0),
+    ("code", None, TESTS, GOOD, 1.0, 1.0),
+    ("code", None, TESTS, GOOD.replace("+ 3", "- 3"), 0.0, 1.0),
+]
+
+
+def call(functions, rows=ROWS):
+    keywords = {
+        "completions": [[{"role": "assistant", "content": row[3]}] for row in rows],
+        "row_kind": [row[0] for row in rows],
+        "gold": [row[1] for row in rows],
+        "tests": [row[2] for row in rows],
+        "completion_ids": [[0] * 5 for _ in rows],
+    }
+    return [function(**keywords) for function in functions]
+
+
+def test_mixed_batch():
+    functions, weights = rewards.functions({"accuracy": 1.0, "format": 0.5, "length": 0.25}, GRADING, 20, workers=1)
+    assert weights == [1.0, 0.5, 0.25]
+    accuracy, format, length = call(functions)
+    assert accuracy == [row[4] for row in ROWS]
+    assert format == [row[5] for row in ROWS]
+    assert length == [0.75] * len(ROWS)
+
+
+def test_same_texts_with_other_golds_are_judged_again():
+    (accuracy,), _ = rewards.functions({"accuracy": 1.0, "format": 0.0, "length": 0.0}, GRADING, 20, workers=1)
+    assert call([accuracy], ROWS[:1]) == [[1.0]]
+    assert call([accuracy], [("math", "9", None, *ROWS[0][3:])]) == [[0.0]]
+
+
+def test_grader_failure_is_none():
+    (accuracy,), _ = rewards.functions({"accuracy": 1.0, "format": 0.0, "length": 0.0}, GRADING, 20, workers=1)
+    broken = TESTS | {"test": "def check(candidate):\n    import os\n"}
+    assert call([accuracy], [("code", None, broken, GOOD, None, None)]) == [[None]]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"source": "math", "gold": "7", "tests": None}, "math"),
+        ({"source": "science", "gold": "B", "tests": None}, "choice"),
+        ({"source": "science", "gold": "3.2 m", "tests": None}, "math"),
+        ({"source": "code", "gold": None, "tests": TESTS}, "code"),
+        ({"source": "code", "gold": None, "tests": None}, None),
+    ],
+)
+def test_kind(row, expected):
+    assert rewards.kind(row) == expected
+
+
+def test_rows_without_gold_or_tests_are_left_out_with_a_count(capsys):
+    rows = [{"source": "code", "gold": None, "tests": None}] * 3 + [{"source": "math", "gold": "1", "tests": None}]
+    assert rewards.verifiable(rows, ["math", "code"]) == rows[3:]
+    assert "3 rows without gold or tests left out" in capsys.readouterr().err
+    assert rewards.verifiable(rows, ["science"]) == []

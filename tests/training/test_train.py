@@ -1,0 +1,187 @@
+"""Real TRL training of a tiny model: what moves, what stays, what comes out, and that a killed run goes on."""
+
+import argparse
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.contracts import allocation, history
+from hybrid_lora.contracts import modules as modules_file
+from hybrid_lora.modeling import load
+from hybrid_lora.training import train, validation
+
+FFT = ["model.layers.1.self_attn.v_proj", "model.layers.0.mlp.down_proj"]
+GRADING = {"sandbox": "limits", "program_timeout_s": 5, "program_memory_mb": 512, "math_timeout_s": 5}
+COMMON = {
+    "corpus": "tiny",
+    "sources": ["math"],
+    "steps": 4,
+    "device_batch_size": 4,
+    "learning_rate": {"full": 1e-3, "lora": 1e-2},
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "precision": "fp32",
+    "gradient_checkpointing": False,
+    "validation": {"every": 2, "rows": 8, "metric": "nll"},
+    "save_every": 2,
+}
+SFT = COMMON | {"algorithm": "sft", "batch_size": 4, "max_length": 64}
+RL = COMMON | {
+    "prompts_per_generation": 4,
+    "updates_per_generation": 2,
+    "iterations": 1,
+    "group_size": 2,
+    "temperature": 1.0,
+    "clip": 0.2,
+    "kl": 0.01,
+    "max_completion_tokens": 8,
+    "rewards": {"accuracy": 1.0, "format": 0.0, "length": 0.5},  # a random model is never right: length varies
+    "rollouts": "transformers",
+}
+OBJECTIVES = {"sft": SFT, "grpo": RL | {"algorithm": "grpo"}, "gspo": RL | {"algorithm": "gspo"}}
+
+
+@pytest.fixture(scope="module")
+def allocated(model_folder, tmp_path_factory):
+    listed = modules_file.read(model_folder / "modules.json")
+    names = [m["module"] for m in listed["modules"] if m["module"] not in FFT]
+    value = dict.fromkeys(allocation.KEYS)
+    value |= {"schema_version": 1, "model": listed["model"], "fft": FFT}
+    value |= {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0, "names": names}}
+    path = tmp_path_factory.mktemp("allocation") / "a.json"
+    allocation.write(path, value)
+    return path
+
+
+def run(folder, model_folder, corpus_files, objective, placement="criterion", allocation=(), seed=0, **change):
+    settings = {"run": "r", "seed": seed, "placement": placement, "objective": OBJECTIVES[objective] | change, "grading": GRADING}
+    settings["lora"] = {"rank": 4, "alpha": 8, "dropout": 0.0}
+    train.run(
+        argparse.Namespace(
+            settings=settings,
+            model=model_folder,
+            train=corpus_files[0],
+            val=corpus_files[1],
+            allocation=list(allocation),
+            out=folder / "policy",
+            history=folder / "history.parquet",
+            trainable=folder / "trainable.json",
+            state=folder / "state",
+            workers=1,
+        )
+    )
+    return history.read(folder / "history.parquet").to_pylist()
+
+
+def adapter(folder):
+    return load_file(folder / "policy" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_hybrid_trains_both_kinds_and_nothing_else(objective, tmp_path, model_folder, corpus_files, allocated):
+    records = run(tmp_path, model_folder, corpus_files, objective, allocation=[allocated])
+    assert [r["step"] for r in records] == [1, 2, 3, 4]
+    assert [r["validation_loss"] is not None for r in records] == [False, True, False, True]
+    assert {r["learning_rate_full"] for r in records} == {1e-3}
+    assert {r["learning_rate_lora"] for r in records} == {1e-2}
+    base = load.model(model_folder)
+    original = dict(base.named_parameters())
+    policy = PeftModel.from_pretrained(load.model(model_folder), tmp_path / "policy")  # without our code
+    for name, parameter in policy.named_parameters():
+        plain = name.removeprefix("base_model.model.")
+        if ".modules_to_save." in name:
+            key = plain.replace(".modules_to_save.default", "")
+            assert key.rsplit(".", 1)[0] in FFT
+            assert not torch.equal(parameter, original[key])
+        elif "lora_B" in name:
+            assert parameter.any()
+        elif "lora_A" not in name:
+            plain = plain.replace(".base_layer", "").replace(".original_module", "")
+            assert torch.equal(parameter, original[plain])
+    counts = json.loads((tmp_path / "trainable.json").read_text())
+    assert counts["total"] == counts["fft"] + counts["lora"] == sum(v.numel() for v in adapter(tmp_path).values())
+    assert counts["all"] == base.num_parameters()
+    about = json.loads((tmp_path / "policy/manifest.json").read_text())
+    losses = {r["step"]: r["validation_loss"] for r in records if r["validation_loss"] is not None}
+    assert about["selected_step"] == min(losses, key=losses.get)
+    if objective != "sft":
+        assert records[0]["kl"] == 0.0
+        assert records[3]["kl"] > 0
+    assert not (tmp_path / "state").exists()
+
+
+def test_gspo_differs_from_grpo_after_the_first_update(tmp_path, model_folder, corpus_files, allocated):
+    """High rates, so that token ratios spread: one ratio a sequence must then clip otherwise."""
+    rate = {"learning_rate": {"full": 0.02, "lora": 0.2}}
+    one = run(tmp_path / "a", model_folder, corpus_files, "grpo", allocation=[allocated], **rate)
+    two = run(tmp_path / "b", model_folder, corpus_files, "gspo", allocation=[allocated], **rate)
+    assert one[0]["loss"] == pytest.approx(two[0]["loss"], abs=1e-6)  # ratio 1: equal
+    assert any(a["loss"] != pytest.approx(b["loss"], abs=1e-6) for a, b in zip(one[1:], two[1:]))
+
+
+def test_lora_and_full_placements(tmp_path, model_folder, corpus_files):
+    run(tmp_path / "lora", model_folder, corpus_files, "gspo", "lora")
+    counts = json.loads((tmp_path / "lora/trainable.json").read_text())
+    assert counts["fft"] == 0 < counts["lora"]
+    assert json.loads((tmp_path / "lora/policy/adapter_config.json").read_text())["modules_to_save"] is None
+    run(tmp_path / "full", model_folder, corpus_files, "grpo", "full")
+    counts = json.loads((tmp_path / "full/trainable.json").read_text())
+    assert counts["total"] == counts["fft"] == counts["all"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "full/policy")
+    base = dict(load.model(model_folder).named_parameters())
+    assert all(not torch.equal(p, base[n]) for n, p in model.named_parameters() if "embed" not in n)
+
+
+@pytest.mark.parametrize("objective", ["sft", "gspo"])
+def test_killed_run_goes_on_to_the_same_policy(objective, tmp_path, model_folder, corpus_files, allocated, monkeypatch):
+    whole = run(tmp_path / "whole", model_folder, corpus_files, objective, allocation=[allocated])
+    measure = validation.KeepBest.measure
+    calls = []
+
+    def dies(self, model):
+        calls.append(1)
+        if len(calls) == 2:  # at step 4, after the checkpoint of step 2
+            raise KeyboardInterrupt
+        return measure(self, model)
+
+    monkeypatch.setattr(validation.KeepBest, "measure", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", model_folder, corpus_files, objective, allocation=[allocated])
+    assert not (tmp_path / "cut/policy").exists()
+    again = run(tmp_path / "cut", model_folder, corpus_files, objective, allocation=[allocated])
+    assert len(calls) == 3  # step 2 was not done again
+    assert [r["loss"] for r in again] == [r["loss"] for r in whole]
+    assert [r["validation_loss"] for r in again] == [r["validation_loss"] for r in whole]
+    one, two = adapter(tmp_path / "whole"), adapter(tmp_path / "cut")
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_seeds_make_a_difference_and_nothing_else_does(tmp_path, model_folder, corpus_files):
+    one = run(tmp_path / "a", model_folder, corpus_files, "gspo", "lora")
+    torch.manual_seed(99)
+    assert [r["loss"] for r in run(tmp_path / "b", model_folder, corpus_files, "gspo", "lora")] == [r["loss"] for r in one]
+    assert [r["loss"] for r in run(tmp_path / "c", model_folder, corpus_files, "gspo", "lora", seed=1)] != [
+        r["loss"] for r in one
+    ]
+
+
+def test_allocation_of_another_model(tmp_path, model_folder, corpus_files, allocated):
+    value = json.loads(allocated.read_text())
+    value["model"]["architecture_sha256"] = "0" * 64
+    other = tmp_path / "other.json"
+    allocation.write(other, value)
+    with pytest.raises(UserError, match=r"other\.json: made for model tiny of another architecture"):
+        run(tmp_path, model_folder, corpus_files, "sft", allocation=[other])
+
+
+def test_diverged_loss_stops_the_run(tmp_path, model_folder, corpus_files):
+    rate = {"full": 1e-3, "lora": 1e30}
+    with pytest.raises(UserError, match=r"loss is nan at step \d; try a lower learning rate"):
+        run(tmp_path, model_folder, corpus_files, "sft", "lora", learning_rate=rate, max_grad_norm=0.0)

@@ -1,0 +1,32 @@
+"""Copies of the checkout, and Snakemake run in them as a user would."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+SKIP = shutil.ignore_patterns("results", ".snakemake", ".venv", ".git", "__pycache__", "*.egg-info", ".*_cache", "data")
+
+
+def copy_checkout(target):
+    """The checkout without results and environments; package folders named `data` are kept."""
+
+    def ignore(folder, names):
+        return [name for name in SKIP(folder, names) if name != "data" or Path(folder) == REPO]
+
+    shutil.copytree(REPO, target, ignore=ignore, symlinks=True)
+    return target
+
+
+def snakemake(folder, *arguments, config="config/tiny.yaml", check=True):
+    """Run Snakemake in a checkout as a user would; returns the finished process with stdout and stderr joined."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment["PYTHONPATH"] = str(folder / "workflow")
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", "--show-failed-logs"]
+    command += ["--configfile", config, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if check:
+        assert done.returncode == 0, done.stdout[-5000:]
+    return done
