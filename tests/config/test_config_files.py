@@ -45,8 +45,8 @@ def test_all_demo_runs_load():
     for run in config.runs:
         if run.objective:
             seeds.setdefault((run.method, run.objective, run.budget), set()).add(run.seed)
-    assert all(found == {0, 1, 2} for found in seeds.values())
     assert len(seeds) == 4
+    assert all(found == ({0, 1, 2} if method == "hybrid" else {0}) for (method, *_), found in seeds.items())
 
 
 def test_gsm8k_without_its_files_says_which():
