@@ -122,7 +122,7 @@ def test_the_shell_line_of_a_log_runs_by_hand(finished, tmp_path):
     """What Snakemake prints for a job can be copied into a shell."""
     output = snakemake(finished, "-n", "-p", "-f", "results/scores/tiny/default/hybrid.parquet").stdout
     line = next(line.strip() for line in output.splitlines() if "python -m hybrid_lora.scores" in line)
-    words = shlex.split(line.split(" > ")[0])
+    words = shlex.split(line[line.index("python -m") :].split(" > ")[0])
     words[words.index("--out") + 1] = str(tmp_path / "copy.parquet")
     subprocess.run([sys.executable, *words[1:]], cwd=finished, check=True)
     ours = pq.read_table(tmp_path / "copy.parquet")
