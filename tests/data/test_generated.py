@@ -59,7 +59,7 @@ def faulty():
 
 
 def test_mixture_of_sources_and_lengths(clean):
-    for source, share in {"math": 0.40, "science": 0.35, "code": 0.25}.items():
+    for source, share in {"math": 0.55, "science": 0.30, "code": 0.15}.items():
         assert abs(sum(row["source"] == source for row in clean) / ROWS - share) < 0.03
     operands = [len(sum_key(texts(row)[0])) for row in clean if row["source"] == "math"]
     assert set(operands) == {2, 3, 4, 5}
