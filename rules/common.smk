@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 package = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, package)
 # Jobs find the package too, in whatever environment they run.
-os.environ["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ.update(PYTHONPATH=os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]))
 
 from hybrid_lora import config as configuration
 from hybrid_lora.common.code import relative_sources

@@ -23,7 +23,7 @@ def texts(row):
 
 
 def sum_key(text):
-    return tuple(sorted(map(int, re.search(r"Compute ([\d+]+) mod 10\.", text)[1].split("+"))))
+    return tuple(sorted(map(int, re.search(r"Compute ([\d+]+)\.", text)[1].split("+"))))
 
 
 def story_key(text):
@@ -59,10 +59,10 @@ def faulty():
 
 
 def test_mixture_of_sources_and_lengths(clean):
-    for source, share in {"math": 0.55, "science": 0.30, "code": 0.15}.items():
+    for source, share in {"math": 0.40, "science": 0.35, "code": 0.25}.items():
         assert abs(sum(row["source"] == source for row in clean) / ROWS - share) < 0.03
     operands = [len(sum_key(texts(row)[0])) for row in clean if row["source"] == "math"]
-    assert set(operands) == {2, 3, 4, 5}
+    assert set(operands) == {2, 3, 4, 5, 6}
     assert sum(n >= 4 for n in operands) > len(operands) / 2
 
 
@@ -109,7 +109,7 @@ def additions(text):
     """[(whether the line is right, starts with the value before it)] of a worked solution."""
     lines = [tuple(map(int, m)) for m in re.findall(r"^(\d+)([+-]\d+)=(\d+)$", text, re.MULTILINE)]
     follows = all(a[2] == b[0] for a, b in itertools.pairwise(lines))
-    return [(left + change) % 10 == total for left, change, total in lines], follows
+    return [left + change == total for left, change, total in lines], follows
 
 
 def code_lines(text):
@@ -125,12 +125,9 @@ def judged(row):
     assert follows
     if row["source"] == "science":
         options = dict(re.findall(r"^([A-J])\. (\d)$", prompt, re.MULTILINE))
-        value = re.findall(r"=(\d)$", reply, re.MULTILINE)[-1]
-        seen = re.findall(r"^([A-J])\. (\d) (no|yes)$", reply, re.MULTILINE)
-        assert [(letter, digit) for letter, digit, _ in seen] == list(options.items())[: len(seen)]
-        assert [word for *_, word in seen] == ["no"] * (len(seen) - 1) + ["yes"]
-        assert f"The answer is ({seen[-1][0]})." in reply
-        steps.append(seen[-1][1] == value)
+        first, letter = int(options["A"]), re.search(r"The answer is \(([A-J])\)\.", reply)[1]
+        above = re.findall(r"^\d-(\d)=(\d)$", reply, re.MULTILINE)[-1]
+        assert int(above[0]) == first and "ABCDEFGHIJ"[int(above[1])] == letter
     return steps
 
 
@@ -138,7 +135,7 @@ def truth(row):
     """The answer by evaluating the problem's own text."""
     prompt = texts(row)[0]
     if row["source"] == "math":
-        return str(sum(sum_key(prompt)) % 10)
+        return str(sum(sum_key(prompt)))
     first, second, start, a, b = story_key(prompt)
     amount = start + int(f"{first}{a}") + int(f"{second}{b}")
     return {digit: letter for letter, digit in re.findall(r"^([A-J])\. (\d)$", prompt, re.MULTILINE)}[str(amount)]

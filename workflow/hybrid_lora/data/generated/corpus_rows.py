@@ -12,7 +12,7 @@ from hybrid_lora.data import settings as checks
 from hybrid_lora.data.generated import programs, stories, sums
 
 COT, IO = "\nThink step by step.", "\nAnswer only."  # how config/demo.yaml's prompts end
-_SHARES = {"math": 0.55, "science": 0.30, "code": 0.15}  # sums are the hardest to learn, programs the easiest
+_SHARES = {"math": 0.40, "science": 0.35, "code": 0.25}
 _TOKEN = re.compile(r"[A-Za-z]+|[^A-Za-z\s]")
 _WITHIN = "settings.generated"
 
