@@ -26,7 +26,7 @@ $(error RUNS is '$(RUNS)'; allowed: default, all)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint lock conda clean
+.PHONY: help setup demo readme test lint lock conda clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,10 @@ $(PACKAGE): $(ENVIRONMENT) pyproject.toml
 
 demo: $(PACKAGE)  ## run the embedded demo to results/report/
 	$(WITH_PATH) $(BIN)/snakemake --profile workflow/profiles/demo --cores $(CORES) $(if $(filter all,$(RUNS)),--config runs=config/demo-all.tsv) $(ARGS)
+
+readme:  ## put Figure 2 and the table of a finished `make demo RUNS=all` into the README
+	mkdir -p workflow/report/demo && cp results/report/figure2.png results/report/table1.md workflow/report/demo/
+	sed -i -e '/<!-- table: demo -->/,/<!-- end -->/{//!d}' -e '/<!-- table: demo -->/r workflow/report/demo/table1.md' README.md
 
 test: $(PACKAGE)  ## run all tests; ARGS="tests/report -k figure2" picks some
 	$(WITH_PATH) $(BIN)/pytest $(ARGS)

@@ -18,14 +18,17 @@ include: "rules/report.smk"
 
 
 rule all:
+    default_target: True
     input:
         rules.report_index.output,
-    default_target: True
 
 
 rule probe:
     input:
-        [plan.dumps(run.model, plan.method(run)["probe"], "hybrid") for run in plan.allocations.values()],
+        [
+            plan.dumps(run.model, plan.method(run)["probe"], "hybrid")
+            for run in plan.allocations.values()
+        ],
 
 
 rule allocations:

@@ -5,19 +5,19 @@ rule allocation:
         code=code("allocation.select"),
     output:
         "results/allocation/{allocation}.json",
-    params:
-        settings=lambda w: plan.allocation(w.allocation),
     log:
         "results/logs/allocation/{allocation}.log",
     benchmark:
         "results/benchmarks/allocation/{allocation}.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 1000 * attempt,
         runtime=lambda w, attempt: 10 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.allocation(w.allocation),
     message:
         "allocation {wildcards.allocation}"
     shell:

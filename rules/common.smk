@@ -8,7 +8,9 @@ from snakemake.exceptions import WorkflowError
 package = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, package)
 # Jobs find the package too, in whatever environment they run.
-os.environ.update(PYTHONPATH=os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]))
+os.environ.update(
+    PYTHONPATH=os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+)
 
 from hybrid_lora import config as configuration
 from hybrid_lora.common.code import relative_sources
@@ -16,7 +18,12 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.config.plan import Plan
 
 try:
-    plan = Plan(configuration.load(config, [str(path) for path in workflow.configfiles], os.getcwd()), os.getcwd())
+    plan = Plan(
+        configuration.load(
+            config, [str(path) for path in workflow.configfiles], os.getcwd()
+        ),
+        os.getcwd(),
+    )
 except UserError as error:
     raise WorkflowError(str(error))
 

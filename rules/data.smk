@@ -5,19 +5,19 @@ rule corpus:
     output:
         train="results/data/{corpus}/train.parquet",
         val="results/data/{corpus}/val.parquet",
-    params:
-        settings=lambda w: plan.corpus(w.corpus),
     log:
         "results/logs/data/{corpus}.log",
     benchmark:
         "results/benchmarks/data/{corpus}.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 60 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.corpus(w.corpus),
     message:
         "corpus {wildcards.corpus}"
     shell:
@@ -30,19 +30,19 @@ rule benchmark:
         code=code("data.benchmark"),
     output:
         "results/data/benchmarks/{benchmark}.parquet",
-    params:
-        settings=lambda w: plan.benchmark(w.benchmark),
     log:
         "results/logs/data/benchmark-{benchmark}.log",
     benchmark:
         "results/benchmarks/data/benchmark-{benchmark}.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w, attempt: 30 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.benchmark(w.benchmark),
     message:
         "benchmark {wildcards.benchmark}"
     shell:

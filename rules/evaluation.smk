@@ -6,19 +6,19 @@ rule completions:
         code=code("evaluation.complete"),
     output:
         "results/evaluation/{run}/{benchmark}/completions.parquet",
-    params:
-        settings=lambda w: plan.completions(w.run, w.benchmark),
     log:
         "results/logs/evaluation/{run}.{benchmark}.completions.log",
     benchmark:
         "results/benchmarks/evaluation/{run}.{benchmark}.completions.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 8000 * attempt,
         runtime=lambda w, attempt: 240 * attempt,
         gpu=plan.gpus,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.completions(w.run, w.benchmark),
     message:
         "completions of {wildcards.run} on {wildcards.benchmark}"
     shell:
@@ -32,19 +32,19 @@ rule grades:
         code=code("evaluation.grade"),
     output:
         "results/evaluation/{run}/{benchmark}/grades.parquet",
-    params:
-        settings=lambda w: plan.grading(),
     log:
         "results/logs/evaluation/{run}.{benchmark}.grades.log",
     benchmark:
         "results/benchmarks/evaluation/{run}.{benchmark}.grades.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 60 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.grading(),
     message:
         "grades of {wildcards.run} on {wildcards.benchmark}"
     shell:
@@ -59,19 +59,19 @@ rule metrics:
         code=code("evaluation.metrics"),
     output:
         "results/evaluation/{run}/{benchmark}/metrics.json",
-    params:
-        settings=lambda w: plan.metrics(w.benchmark),
     log:
         "results/logs/evaluation/{run}.{benchmark}.metrics.log",
     benchmark:
         "results/benchmarks/evaluation/{run}.{benchmark}.metrics.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 1000 * attempt,
         runtime=lambda w, attempt: 10 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.metrics(w.benchmark),
     message:
         "metrics of {wildcards.run} on {wildcards.benchmark}"
     shell:

@@ -5,21 +5,21 @@ rule model_fetch:
     output:
         modules="results/models/{model}/modules.json",
         manifest="results/models/{model}/manifest.json",
-    wildcard_constraints:
-        model=names(plan.models_from("hub", "local")),
-    params:
-        settings=lambda w: plan.model(w.model),
     log:
         "results/logs/model/{model}.log",
     benchmark:
         "results/benchmarks/model/{model}.tsv"
+    wildcard_constraints:
+        model=names(plan.models_from("hub", "local")),
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 120 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.model(w.model),
     message:
         "model {wildcards.model}"
     shell:
@@ -33,21 +33,21 @@ rule model_pretrain:
     output:
         modules="results/models/{model}/modules.json",
         manifest="results/models/{model}/manifest.json",
-    wildcard_constraints:
-        model=names(plan.models_from("scratch")),
-    params:
-        settings=lambda w: plan.model(w.model),
     log:
         "results/logs/model/{model}.log",
     benchmark:
         "results/benchmarks/model/{model}.tsv"
+    wildcard_constraints:
+        model=names(plan.models_from("scratch")),
+    conda:
+        environment
     threads: 2
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 120 * attempt,
         gpu=plan.gpus,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.model(w.model),
     message:
         "model {wildcards.model} from scratch (progress in {log})"
     shell:

@@ -5,19 +5,19 @@ rule warmup:
         code=code("probe.warmup"),
     output:
         "results/probe/{model}/{probe}/warmup/manifest.json",
-    params:
-        settings=lambda w: plan.warmup(w.probe),
     log:
         "results/logs/probe/{model}.{probe}.warmup.log",
     benchmark:
         "results/benchmarks/probe/{model}.{probe}.warmup.tsv"
+    conda:
+        environment
     threads: 2
     resources:
         mem_mb=lambda w, attempt: 8000 * attempt,
         runtime=lambda w, attempt: 240 * attempt,
         gpu=plan.gpus,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.warmup(w.probe),
     message:
         "warm-up of probe {wildcards.probe} on {wildcards.model} (progress in {log})"
     shell:
@@ -32,19 +32,19 @@ rule sensitivity:
         code=code("probe.sensitivity"),
     output:
         "results/probe/{model}/{probe}/sensitivity/chunk-{chunk}.parquet",
-    params:
-        settings=lambda w: plan.sensitivity(w.probe),
     log:
         "results/logs/probe/{model}.{probe}.sensitivity-{chunk}.log",
     benchmark:
         "results/benchmarks/probe/{model}.{probe}.sensitivity-{chunk}.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 8000 * attempt,
         runtime=lambda w, attempt: 120 * attempt,
         gpu=plan.gpus,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.sensitivity(w.probe),
     message:
         "sensitivities of {wildcards.model}, probe {wildcards.probe}, chunk {wildcards.chunk}"
     shell:

@@ -1,24 +1,32 @@
 rule figure2:
     input:
-        modules=[f"results/models/{run.model}/modules.json" for run in plan.figure2_runs()],
-        allocations=[path for run in plan.figure2_runs() for path in plan.run_allocation(run)],
+        modules=[
+            f"results/models/{run.model}/modules.json" for run in plan.figure2_runs()
+        ],
+        allocations=[
+            path for run in plan.figure2_runs() for path in plan.run_allocation(run)
+        ],
         code=code("report.figure2"),
     output:
-        png=report("results/report/figure2.png", caption="../workflow/report/figure2.rst", category="Figures"),
+        png=report(
+            "results/report/figure2.png",
+            caption="../workflow/report/figure2.rst",
+            category="Figures",
+        ),
         svg="results/report/figure2.svg",
-    params:
-        settings=plan.figure2(),
     log:
         "results/logs/report/figure2.log",
     benchmark:
         "results/benchmarks/report/figure2.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 1000 * attempt,
         runtime=lambda w, attempt: 10 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=plan.figure2(),
     message:
         "Figure 2"
     shell:
@@ -32,20 +40,24 @@ rule table1:
         code=code("report.table1"),
     output:
         csv="results/report/table1.csv",
-        md=report("results/report/table1.md", caption="../workflow/report/table1.rst", category="Tables"),
-    params:
-        settings=plan.table1(),
+        md=report(
+            "results/report/table1.md",
+            caption="../workflow/report/table1.rst",
+            category="Tables",
+        ),
     log:
         "results/logs/report/table1.log",
     benchmark:
         "results/benchmarks/report/table1.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 1000 * attempt,
         runtime=lambda w, attempt: 10 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=plan.table1(),
     message:
         "Table 1"
     shell:
@@ -59,19 +71,19 @@ rule report_index:
         code=code("report.index"),
     output:
         "results/report/index.md",
-    params:
-        settings=plan.index(),
     log:
         "results/logs/report/index.log",
     benchmark:
         "results/benchmarks/report/index.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 1000 * attempt,
         runtime=lambda w, attempt: 10 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=plan.index(),
     message:
         "index of the report"
     shell:

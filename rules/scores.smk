@@ -5,19 +5,19 @@ rule scores:
         code=code("scores.aggregate"),
     output:
         "results/scores/{model}/{probe}/{criterion}.parquet",
-    params:
-        settings=lambda w: plan.scores(w.model, w.probe, w.criterion),
     log:
         "results/logs/scores/{model}.{probe}.{criterion}.log",
     benchmark:
         "results/benchmarks/scores/{model}.{probe}.{criterion}.tsv"
+    conda:
+        environment
     threads: 1
     resources:
         mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w, attempt: 20 * attempt,
         gpu=0,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.scores(w.model, w.probe, w.criterion),
     message:
         "scores by {wildcards.criterion} for {wildcards.model}, probe {wildcards.probe}"
     shell:

@@ -9,19 +9,19 @@ rule training:
         policy="results/training/{run}/policy/manifest.json",
         history="results/training/{run}/history.parquet",
         trainable="results/training/{run}/trainable.json",
-    params:
-        settings=lambda w: plan.training(w.run),
     log:
         "results/logs/training/{run}.log",
     benchmark:
         "results/benchmarks/training/{run}.tsv"
+    conda:
+        environment
     threads: 2
     resources:
         mem_mb=lambda w, attempt: 16000 * attempt,
         runtime=lambda w, attempt: 1440 * attempt,
         gpu=plan.gpus,
-    conda:
-        environment
+    params:
+        settings=lambda w: plan.training(w.run),
     message:
         "training of {wildcards.run} (progress in {log})"
     shell:
