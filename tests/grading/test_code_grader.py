@@ -3,6 +3,7 @@
 import ast
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -58,15 +59,16 @@ def test_right(mode):
         (body("return None"), "wrong-answer: test 1 of 2"),
         (body("return 4"), "wrong-answer: test 2 of 2"),
         (body("return '4'"), "wrong-answer: test 1 of 2"),
-        (body("return 1 / 0"), "exception: ZeroDivisionError"),
-        (body("return self.double(n)"), "exception: RecursionError"),
-        (body("exit()"), "exception: NameError"),
-        (body("raise SystemExit"), "exit"),
-        (body("raise KeyboardInterrupt"), "exception: KeyboardInterrupt"),
-        (body("return [0] * 10**9"), "memory"),
-        (body("return 2 * n if n < 3 else [bytearray(10**6) for _ in iter(int, 1)]"), "memory"),
+        (body("return 1 / 0"), "exception: ZeroDivisionError, test 1 of 2"),
+        (body("return self.double(n)"), "exception: RecursionError, test 1 of 2"),
+        (body("return 4 if n < 3 else exit()"), "exception: NameError, test 2 of 2"),
+        (body("raise SystemExit"), "exit: test 1 of 2"),
+        ("import os\nos._exit(0)", "exit"),
+        (body("raise KeyboardInterrupt"), "exception: KeyboardInterrupt, test 1 of 2"),
+        (body("return [0] * 10**9"), "memory: test 1 of 2"),
+        (body("return 2 * n if n < 3 else [bytearray(10**6) for _ in iter(int, 1)]"), "memory: test 2 of 2"),
         ("class Solution: pass", "exception: AttributeError"),
-        (body("while True: pass"), "timeout"),
+        (body("while True: pass"), "timeout: test 1 of 2"),
     ],
 )
 def test_kinds_of_error(completion, error):
@@ -212,16 +214,19 @@ def test_equal_programs_run_once(monkeypatch):
     assert len(ran) == 2
 
 
-def dataset():
-    path = DATA / "v0.3.1-test.jsonl.gz"
+def dataset(name="v0.3.1-test.jsonl.gz"):
+    path = DATA / name
     if not path.exists():
         pytest.skip("LeetCodeDataset is not there")
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
+ALL = bool(os.environ.get("HYBRID_LORA_FULL_TESTS"))  # else a sample: all of them take minutes
+
+
 def shortened(row, count):
-    """The same problem with its first tests only: all of them take minutes."""
+    """The same problem with its first tests only."""
     lines = row["test"].strip().splitlines()
     return row | {"test": "\n".join(lines[: count + 1])}
 
@@ -232,7 +237,8 @@ def best():
 
 def test_every_canonical_program_passes():
     rows = dataset()
-    jobs = [code.job(row["completion"], shortened(row, 8)) for row in rows]
+    assert len(rows) == 228
+    jobs = [code.job(row["completion"], row if ALL else shortened(row, 8)) for row in rows]
     verdicts = code.grade_many(jobs, best(), 60, 1024, workers=2)
     assert [(row["task_id"], v.error) for row, v in zip(rows, verdicts) if v.correct is not True] == []
 
@@ -244,14 +250,29 @@ def test_canonical_programs_pass_all_their_tests():
 
 
 def test_all_tests_can_be_decided_outside():
-    for row in dataset():
+    for row in dataset()[:: 1 if ALL else 4]:
         count = sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(row["test"])))
         assert len(asserts.plan(row["test"]).checks) == count
 
 
+def test_older_versions_can_be_decided_outside():
+    for row in dataset("v0.2.0-train.jsonl.gz")[:: 1 if ALL else 10]:
+        assert asserts.plan(row["test"]).checks, row["task_id"]
+
+
+@pytest.mark.skipif(not ALL, reason="takes minutes: set HYBRID_LORA_FULL_TESTS=1")
+def test_every_canonical_program_of_the_older_version_passes():
+    rows = dataset("v0.2.0-train.jsonl.gz")
+    verdicts = code.grade_many([code.job(row["completion"], row) for row in rows], best(), 60, 1024, workers=2)
+    assert [(row["task_id"], v.error) for row, v in zip(rows, verdicts) if v.correct is not True] == []
+
+
+NONE = "class Solution:\n    def __getattr__(self, name):\n        return lambda *a, **k: None\n"
+
+
 def test_empty_and_none_programs_pass_none():
     rows = dataset()
-    none = "class Solution:\n    def __getattr__(self, name):\n        return lambda *a, **k: None\n"
-    jobs = [code.job(completion, row) for row in rows[::6] for completion in (none, "pass")]
+    jobs = [code.job(completion, row) for row in rows[:: 1 if ALL else 6] for completion in (NONE, "pass")]
     jobs += [code.job("", row) for row in rows]
-    assert [v.correct for v in code.grade_many(jobs, best(), 20, 1024, workers=2)] == [False] * len(jobs)
+    verdicts = code.grade_many(jobs, best(), 60, 1024, workers=2)
+    assert {(v.correct, v.error) for v in verdicts if v.correct is not False} == set()

@@ -1,89 +1,90 @@
-"""Hostile programs: none is graded correct, none hurts the grader or leaves anything behind."""
-# ruff: noqa: E501  (programs)
+"""Hostile programs: none is graded correct, none hurts the grader or leaves anything behind.
+
+In `limits`, programs of FILES are contained where the kernel has Landlock, else the mode does not promise it.
+"""
 
 import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
+import uuid
+from pathlib import Path
 
 import pytest
+from hostile_programs import AT_CALL, AT_IMPORT, FILES, REACHES, running
 
-from hybrid_lora.grading import code, sandbox
+from hybrid_lora.grading import code, landlock, sandbox
 
 TESTS = {
     "prompt": "import sys, os\n",
     "test": "def check(candidate):\n    assert candidate(17) == 4711\n    assert candidate(18) == 4712\n",
     "entry_point": "Solution().run",
 }
-AT_IMPORT = {
-    "os._exit": "os._exit(0)",
-    "sys.exit": "sys.exit(0)",
-    "kill itself": "os.kill(os.getpid(), 9)",
-    "abort": "os.abort()",
-    "forged lines": '[os.write(fd, b\'"started"\\n4711\\n4712\\n"done"\\n\') for fd in (1, 2)]\nos._exit(0)',
-    "forged result on the channel": "for fd in range(3, 64):\n    try: os.write(fd, b'true\\ntrue\\n\"done\"\\n')\n    except OSError: pass\nos._exit(0)",
-    "forged done": "for fd in range(3, 64):\n    try: os.write(fd, b'\"done\"\\n')\n    except OSError: pass\nos._exit(0)",
-    "odd JSON": "for fd in range(3, 64):\n    try: os.write(fd, b'{\"set\": [[1]]}\\n' + b'[' * 100000 + b'\\n\"done\"\\n')\n    except OSError: pass\nos._exit(0)",
-    "endless output": "while True:\n    for fd in range(1, 8):\n        try: os.write(fd, b'x' * 65536)\n        except OSError: pass",
-    "endless loop": "while True: pass",
-    "sleep": "import time; time.sleep(1000)",
-    "memory bomb": "x = []\nwhile True: x.append(bytearray(10**7))",
-    "memory in one piece": "x = bytearray(10**12)",
-    "huge integer": "x = 9 ** 9 ** 9",
-    "deep recursion": "sys.setrecursionlimit(10**9)\ndef f(n): return f(n + 1) + 1\nf(0)",
-    "fork bomb": "while True:\n    try: os.fork()\n    except OSError: pass",
-    "daemon": "if os.fork() == 0:\n    os.setsid()\n    import time; time.sleep(1000)",
-    "spawn": "import subprocess; subprocess.run(['sleep', '1000'])",
-    "thread bomb": "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(1000,)).start()",
-    "raise limits": "import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
-    "limits of the parent": "import resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))",
-    "kill the parent": "os.kill(os.getppid(), 9)",
-    "kill all": "os.kill(-1, 9)",
-    "ignore signals": "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except (OSError, ValueError): pass\nwhile True: pass",
-    "socket": "import socket; socket.create_connection(('127.0.0.1', PORT)).send(b'x')",
-    "unix socket": "import socket; socket.socket(socket.AF_UNIX)",
-    "fill the disk": "f = open('big', 'wb')\nwhile True: f.write(b'x' * 10**6)",
-    "symlink": "os.symlink('/', 'root')\nopen('root/WRITE_MARK', 'w').write('x')",
-    "read the tests": "for frame in sys._current_frames().values():\n    while frame:\n        assert '4711' not in repr(frame.f_locals), 'seen'\n        frame = frame.f_back\nraise SystemExit",
-    "replace the interpreter": "os.execv('/bin/true', ['true'])",
-    "segmentation fault": "import ctypes; ctypes.string_at(0)",
-    "close everything": "os.closerange(0, 1000)",
-    "stdin": "print(open(0).read())",
-    "exit handler": "import atexit; atexit.register(lambda: os._exit(0))",
-    "tracing": "sys.settrace(lambda *a: os._exit(0))\ndef f(): pass\nf()",
-    "ptrace": "import ctypes\nif ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0: raise SystemExit",
-}
-AT_CALL = {
-    "always equal": "class E:\n    def __eq__(self, o): return True\n    def __ne__(self, o): return False\n    __hash__ = None\nreturn E()",
-    "integer that is always equal": "class E(int):\n    def __eq__(self, o): return True\n    def __hash__(self): return 0\nreturn E(1)",
-    "list that is always equal": "class E(list):\n    def __eq__(self, o): return True\nreturn E()",
-    "class with a lying type": "class E:\n    __class__ = int\n    def __eq__(self, o): return True\nreturn E()",
-    "patched builtins": "import builtins\nfor n in ('eval', 'exec', 'isinstance', 'all', 'len'): setattr(builtins, n, lambda *a: True)\nreturn True",
-    "patched JSON": "import json\njson.dumps = lambda v: '\"done\"'\nreturn 1",
-    "patched encoder": "import __main__\n__main__.encode = lambda v: True\n__main__.send = lambda c, v: os.write(c, b'\"done\"\\n')\nreturn 1",
-    "exit in the middle": "os._exit(0)",
-    "sys.exit in the middle": "sys.exit(0)",
-    "candidate replaced": "globals()['candidate'] = lambda n: True\nreturn True",
-    "endless value": "x = []\nx.append(x)\nreturn x",
-    "deep value": "x = []\nfor _ in range(10**6): x = [x]\nreturn x",
-    "endless list": "class ListNode: val = 1\nnode = ListNode()\nnode.next = node\nreturn node",
-    "property that exits": "class E:\n    @property\n    def val(self): os._exit(0)\nreturn E()",
-    "generator": "return (i for i in iter(int, 1))",
-    "huge text": "return 'x' * 10**8",
-    "assertion": "raise AssertionError",
-    "debug off": "__debug__\nreturn None",
+NAMES = [*AT_IMPORT, *AT_CALL, *REACHES]
+TIMEOUT_S, MEMORY_MB, TOGETHER = 2, 256, 4
+RIGHT = "class Solution:\n    def run(self, n): return n + 4694\n"
+# where the kind of error is the point; the others may end in several ways
+KINDS = {
+    "memory bomb": "memory",
+    "memory in one piece": "memory",
+    "endless loop": "timeout",
+    "ignore signals": "timeout",
+    "named pipe": "timeout",
+    "os._exit": "exit",
+    "exit in the middle": "exit: test 1 of 2",
+    "sys.exit in the middle": "exit: test 1 of 2",
+    "always equal": "wrong-answer: test 1 of 2",
+    "integer that is always equal": "wrong-answer: test 1 of 2",
+    "calls replaced": "exit: test 2 of 2",
+    "colliding keys on the channel": "output",
+    "slow": "timeout: test 1 of 2",
 }
 
 
-def program(name):
+def program(name, folder, port):
+    """The program's text, with the places it looks at filled in."""
     if name in AT_IMPORT:
-        return AT_IMPORT[name] + "\nclass Solution:\n    def run(self, n): return 0\n"
-    inside = AT_CALL[name].replace("\n", "\n        ")
-    return f"class Solution:\n    def run(self, n):\n        {inside}\n"
+        text = AT_IMPORT[name] + "\nclass Solution:\n    def run(self, n): return 0\n"
+    else:
+        inside = (AT_CALL | REACHES)[name].replace("\n", "\n        ")
+        text = f"class Solution:\n    def run(self, n):\n        {inside}\n"
+    text = text.replace("WRITE_MARK", str(folder / "mark").lstrip("/")).replace("MARK", str(folder / "mark"))
+    text = text.replace("SECRET", str(folder / "secret")).replace("PORT", str(port))
+    return text.replace("HOME", str(Path(code.__file__).parent))
 
 
-@pytest.fixture(params=["bubblewrap", "limits"])
+class Outcome:
+    """What all the programs did in one mode, run several at a time."""
+
+    def __init__(self, mode, folder, scratch):
+        self.folder, self.token = folder, uuid.uuid4().hex
+        (folder / "secret").write_text("4711 4712\n")
+        with socket.create_server(("127.0.0.1", 0)) as server, pytest.MonkeyPatch.context() as patch:
+            server.setblocking(False)
+            patch.setattr(tempfile, "tempdir", str(scratch))
+            patch.setattr(sandbox, "ENVIRONMENT", sandbox.ENVIRONMENT | {"TOKEN": self.token})
+            sandbox._bubblewrap.cache_clear()
+            jobs = [code.job(program(name, folder, server.getsockname()[1]), TESTS) for name in NAMES]
+            began = time.monotonic()
+            self.verdicts = dict(zip(NAMES, code.grade_many(jobs, mode, TIMEOUT_S, MEMORY_MB, TOGETHER)))
+            self.wall_s = time.monotonic() - began
+            self.connected = connected(server)
+        sandbox._bubblewrap.cache_clear()
+        self.left = [path.name for path in scratch.iterdir() if "libraries" not in path.name]
+
+
+def connected(server):
+    try:
+        server.accept()
+    except BlockingIOError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "limits"])
 def mode(request):
     if request.param == "bubblewrap" and shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed")
@@ -91,34 +92,63 @@ def mode(request):
 
 
 @pytest.fixture(scope="module")
-def port():
+def outcome(mode, tmp_path_factory):
+    return Outcome(mode, tmp_path_factory.mktemp("outside"), tmp_path_factory.mktemp("scratch"))
+
+
+def test_there_are_enough():
+    assert len(NAMES) == len(set(NAMES)) >= 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contained_and_wrong(name, mode, outcome):
+    if name in FILES and mode == "limits" and not landlock.version():
+        pytest.skip("this kernel has no Landlock: the mode does not promise it")
+    verdict = outcome.verdicts[name]
+    assert verdict.correct is False, verdict.error
+    assert verdict.error.startswith(KINDS.get(name, ""))
+
+
+def test_nothing_is_left_running(mode, outcome):
+    deadline = time.monotonic() + 5
+    while (found := running(outcome.token)) and time.monotonic() < deadline:
+        time.sleep(0.05)  # the kernel takes down a name space after its first process
+    assert not found
+    assert not outcome.left
+    assert not outcome.connected
+    if mode == "bubblewrap" or landlock.version():
+        assert sorted(path.name for path in outcome.folder.iterdir()) == ["secret"]
+        assert (outcome.folder / "secret").read_text() == "4711 4712\n" and (outcome.folder / "secret").stat().st_mtime > 1
+
+
+def test_a_right_program_is_right_after_all_that(mode, outcome):
+    assert code.grade_many([code.job(RIGHT, TESTS)], mode, 20, MEMORY_MB)[0].correct is True
+    assert outcome.wall_s < 120
+
+
+HARMLESS = ["file with the answers", "the grader's files", "writing outside", "TCP", "process", "file in memory", "priority"]
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_reaches_out_would_be_right_where_nothing_holds_it(name, tmp_path):
+    (tmp_path / "secret").write_text("4711 4712\n")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.setblocking(False)
-        yield server
+        text = program(name, tmp_path, server.getsockname()[1])
+        text = f"{TESTS['prompt']}{text}print(Solution().run(17), Solution().run(18))"
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "4711 4712\n", done.stderr
 
 
-@pytest.mark.parametrize("name", [*AT_IMPORT, *AT_CALL])
-def test_contained_and_wrong(name, mode, port, tmp_path):
-    text = program(name).replace("PORT", str(port.getsockname()[1])).replace("WRITE_MARK", str(tmp_path / "mark").lstrip("/"))
-    began = time.monotonic()
-    verdict = code.grade_many([code.job(text, TESTS)], mode, 0.7, 256)[0]
-    assert verdict.correct is False, verdict
-    assert time.monotonic() - began < 15
-    with pytest.raises(BlockingIOError):
-        port.accept()
-    if mode == "bubblewrap":
-        assert not (tmp_path / "mark").exists()
+def test_a_leftover_would_be_seen():
+    token = uuid.uuid4().hex
+    process = subprocess.Popen(["sleep", "60"], env=os.environ | {"TOKEN": token})
+    try:
+        assert len(running(token)) == 1
+    finally:
+        process.kill()
+        process.wait()
 
 
-def test_a_cheat_that_knows_the_answer_in_one_test_only_is_wrong(mode):
-    assert (
-        code.grade_many([code.job(program("always equal").replace("return E()", "return 4711"), TESTS)], mode, 5, 256)[0].correct
-        is False
-    )
-
-
-def test_nothing_is_left_running():
-    """After all of the above: no child of ours but the pool's own."""
-    time.sleep(0.3)
-    shown = subprocess.run(["ps", "-o", "pid,ppid,args", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    assert "-X utf8" not in shown and "sleep 1000" not in shown
+def test_a_cheat_that_knows_the_answer_in_one_test_only_is_wrong(mode, tmp_path):
+    text = program("always equal", tmp_path, 0).replace("return E()", "return 4711")
+    assert code.grade_many([code.job(text, TESTS)], mode, 5, MEMORY_MB)[0].error == "wrong-answer: test 2 of 2"

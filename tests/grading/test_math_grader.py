@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_lora.grading import boxed, math, pool
+from hybrid_lora.grading.verdict import Verdict
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -29,6 +31,8 @@ RIGHT = [
     (r"\boxed{\frac{1}{2}}", "0.5"),
     (r"\boxed{\frac12}", r"\frac{1}{2}"),
     (r"\boxed 7", "7"),
+    (r"so $\boxed{\textbf{(051) }}$.", "51"),
+    (r"\boxed{\mathbf{-7}}", "-7"),
     (r"$\boxed{1}$ and $\boxed{2}$", "1,2"),
     (r"\boxed{025}", "25"),
     (r"\boxed{25}", "025"),
@@ -48,6 +52,7 @@ RIGHT = [
 WRONG = [
     (r"\boxed{18} no, \boxed{19}", "18"),
     (r"\boxed{18.5}", "18"),
+    (r"\boxed{\textbf{(19)}}", "18"),
     (r"\boxed{18}, no: \boxed{19}", "18"),
     (r"\boxed{-18}", "18"),
     (r"\boxed{}", "18"),
@@ -134,8 +139,9 @@ def test_processes_keep_order_and_survive_a_hang():
 
 def test_a_process_that_hangs_is_killed_and_one_that_died_replaced():
     process = pool._take()
+    process.process.send_signal(signal.SIGSTOP)  # hangs, however fast the machine
     with pytest.raises(pool.Hung):
-        process.ask({"answer": "1", "gold": "1", "timeout_s": 1}, 0)
+        process.ask({"answer": "1", "gold": "1", "timeout_s": 1}, 0.2)
     assert process.process.returncode is not None
     dead = pool._take()
     dead.process.kill()
@@ -155,6 +161,14 @@ def test_math500_solutions_agree_with_their_answers():
         assert math.grade(f"\\boxed{{{row['answer']}}}", row["solution"], 5).correct is True, row["unique_id"]
 
 
+@pytest.mark.parametrize(("name", "known"), [("aime_historic_deepscaler", 2), ("aime24_qwen", 1)])
+def test_aime_solutions_agree_with_their_answers(name, known):
+    """Some of these texts, of a wiki's users, end in something else than their answer."""
+    found = rows(f"aime/{name}.jsonl.gz")
+    differing = [i for i, row in enumerate(found) if math.grade(row["solution"], str(row["answer"]), 5).correct is not True]
+    assert len(differing) <= known, differing
+
+
 def test_math500_answers_do_not_match_each_other():
     found = rows("math500/test.jsonl.gz")
     equal = 0
@@ -168,8 +182,57 @@ def test_gsm8k_labels():
         assert math.grade(row["solution"], row["ground_truth"], 5).correct is row["is_correct"], (row["idx"], row["model"])
 
 
+OPTIONS = {"precision": "float_rounding"}  # of the cases -> of math_verify.verify
+UNREAD = {132, 133}  # with formulas alone the library does not find a 9 between delimiters on lines of their own; we do
+
+
 def test_cases_of_the_library():
-    """Its own cases hold under its defaults, except 1,22 for 1.22, which we read as two numbers, and two it wants unread."""
-    cases = [row for row in rows("verifier_cases/math_verify.jsonl.gz") if not row["options"]]
-    differing = [row for row in cases if math.grade(row["pred"], row["gold"], 5).correct != bool(row["expected"])]
-    assert len(cases) > 240 and len(differing) <= 3, differing
+    """All 268, each under its own options; of the two where we differ, the answer is right by any reader."""
+    cases = rows("verifier_cases/math_verify.jsonl.gz")
+    differing = []
+    for case in cases:
+        options = {OPTIONS.get(key, key): value for key, value in case["options"].items()}
+        if math.grade(case["pred"], case["gold"], 10, options).correct != bool(case["expected"]):
+            differing.append(case)
+    assert len(cases) == 268
+    assert {(case["test"], case["line"]) for case in differing} == {("test_latex_notation", line) for line in UNREAD}, differing
+
+
+def test_a_decimal_comma_is_a_number_as_well_as_two():
+    assert math.grade("1.22", "1,22", 5).correct is True
+    assert math.grade(r"\boxed{22, 1}", "1,22", 5).correct is True
+    assert math.grade("1.2", "1,2", 5).correct is False
+    assert math.grade("10.455", "10,455", 5).correct is False
+
+
+@pytest.mark.parametrize("gold", [r"\text{Evelyn}", "no solution", r"x \in \emptyset_{???}"])
+def test_what_is_written_as_the_gold_is_right(gold):
+    assert math.grade(f"So $\\boxed{{{gold}}}$.", gold, 5).correct is True
+    assert math.grade(f"So $\\boxed{{{gold}y}}$.", gold, 5).correct is not True
+
+
+def test_a_comparison_that_takes_too_long_is_named(monkeypatch):
+    import math_verify
+
+    real = math_verify.verify
+    monkeypatch.setattr(math_verify, "verify", lambda *a, **k: time.sleep(1.1) or real(*a, **k))
+    assert math.grade(r"\boxed{x + 1}", "x + 2", 1).error == "timeout"
+    assert math.grade(r"\boxed{x + 1}", "1 + x", 1).error is None
+
+
+def test_a_process_that_cannot_start_is_the_graders_failure(monkeypatch):
+    pool.close()
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    assert pool.compare("x", "y", 1).error == "grader: no process for math-verify"
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert pool.grade_many([("x", "y"), ("3", "3")], 1) == [
+        Verdict(None, "x", "grader: no process for math-verify"),
+        Verdict(True, "3"),
+    ]
+
+
+def test_tora_predictions_reach_the_published_score():
+    """Its repository's own metrics: 84.3 % of 1,319."""
+    found = rows("graded_outputs/tora_gsm8k_tora-70b-v1.0.jsonl.gz")
+    right = sum(math.grade(row["pred"][0], row["gt"], 5).correct is True for row in found)
+    assert round(100 * right / len(found), 1) == 84.3

@@ -10,8 +10,13 @@ import ast
 import functools
 import math
 import operator
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
+
+from hybrid_lora.grading import arithmetic
+from hybrid_lora.grading.parsing import parse
+
+COLLISIONS = 100  # keys of a dict or set that may share a hash
 
 
 class Unsupported(Exception):
@@ -28,17 +33,19 @@ class Linked:
 
 @dataclass(frozen=True)
 class Plan:
-    """calls: source text of every call, in order; checks: one expression per assert, which uses the next of the values."""
+    """calls: source text of every call, in order; checks: one expression per assert, which uses the next of the values;
+    numbers: of the assert (from 1) that each call belongs to."""
 
     calls: tuple
     checks: tuple
+    numbers: tuple
 
 
 @functools.lru_cache(maxsize=512)
 def plan(test):
     """The Plan of a test's text; Unsupported if it has another form."""
     try:
-        tree = ast.parse(test)
+        tree = parse(test)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unsupported(f"does not parse ({type(error).__name__})") from None
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
@@ -46,7 +53,7 @@ def plan(test):
         raise Unsupported("is not one function check(candidate)")
     name = functions[0].args.args[0].arg
     source = _Source(test)
-    calls, checks = [], []
+    calls, checks, numbers = [], [], []
     for number, statement in enumerate(functions[0].body, 1):
         if isinstance(statement, ast.Pass) or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
             continue
@@ -57,10 +64,11 @@ def plan(test):
             raise Unsupported(f"assert {number} does not call the program")
         calls += ["candidate" + source.text(call)[len(name) :] for call in found]
         checks.append(statement.test)
+        numbers += [len(checks)] * len(found)
         _check_form(statement.test, name, number)
     if not checks:
         raise Unsupported("has no assert")
-    return Plan(tuple(calls), tuple(checks))
+    return Plan(tuple(calls), tuple(checks), tuple(numbers))
 
 
 def first_failure(checks, values):
@@ -69,7 +77,7 @@ def first_failure(checks, values):
     for number, check in enumerate(checks, 1):
         try:
             holds = bool(_evaluate(check, remaining))
-        except (TypeError, ValueError, ArithmeticError, IndexError, AttributeError, RecursionError):
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError):
             holds = False  # e.g. abs() of a list: the value is of the wrong kind
         if not holds:
             return number
@@ -90,11 +98,19 @@ def decode(value):
     return _DECODERS[kind](inner)
 
 
+def _spread(keys):
+    """`keys` as a list; ValueError if many share a hash: a table of numbers made to collide would take hours to build."""
+    keys = list(keys)
+    if keys and max(Counter(map(hash, keys)).values()) > COLLISIONS:
+        raise ValueError("keys that collide")
+    return keys
+
+
 _DECODERS = {
     "int": lambda text: int(text, 16),
     "tuple": lambda items: tuple(map(decode, items)),
-    "dict": lambda items: {decode(key): decode(item) for key, item in items},
-    "set": lambda items: set(map(decode, items)),
+    "dict": lambda items: dict(zip(_spread(decode(key) for key, _ in items), [decode(item) for _, item in items])),
+    "set": lambda items: set(_spread(map(decode, items))),
     "bytes": bytes.fromhex,
     "complex": lambda parts: complex(*parts),
     "linked": lambda items: Linked("linked", tuple(map(decode, items))),
@@ -164,8 +180,7 @@ _OPERATORS = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le,
     ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,
     ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Mod: operator.mod,
-    ast.FloorDiv: operator.floordiv, ast.Pow: operator.pow,
+    **arithmetic.OPERATORS,
     ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_,
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.grading import choice, code, pool, sandbox
-from hybrid_lora.grading.verdict import failed
+from hybrid_lora.grading.verdict import failed, guarded
 
 KINDS = ("math", "choice", "code")
 SETTINGS = ("sandbox", "program_timeout_s", "program_memory_mb", "math_timeout_s")
@@ -24,7 +24,7 @@ def grade_all(kind, rows, settings, workers=1, progress=None):
     if kind == "math":
         return pool.grade_many([(row["completion"], row["gold"]) for row in rows], settings["math_timeout_s"], workers, progress)
     if kind == "choice":
-        return [_counted(progress, choice.grade(row["completion"], row["gold"], row["options"])) for row in rows]
+        return [_counted(progress, guarded(None, choice.grade, row["completion"], row["gold"], row["options"])) for row in rows]
     if kind == "code":
         return _programs(rows, settings, workers, progress, code.grade_many)
     raise UserError(f"kind of benchmark: {kind!r} is not one of {', '.join(KINDS)}")
@@ -57,10 +57,11 @@ def _counted(progress, verdict):
 def _programs(rows, settings, workers, progress, grade):
     """`grade` applied to the rows that have tests; a row without is the grader's failure."""
     mode = sandbox.choose(settings["sandbox"])
-    jobs = [code.job(row["completion"], row["tests"]) if row["tests"] else None for row in rows]
+    problems = [code.missing(row["tests"]) for row in rows]
+    jobs = [None if problem else code.job(row["completion"], row["tests"]) for row, problem in zip(rows, problems)]
     limits = (settings["program_timeout_s"], int(settings["program_memory_mb"]))
     verdicts = iter(grade([job for job in jobs if job], mode, *limits, workers, progress))
-    return [next(verdicts) if job else _counted(progress, failed("the problem has no tests")) for job in jobs]
+    return [next(verdicts) if job else _counted(progress, failed(problem)) for job, problem in zip(jobs, problems)]
 
 
 def _remembering(jobs, mode, timeout_s, memory_mb, workers, progress):

@@ -8,6 +8,7 @@ timeout, and `grading.pool` runs it in processes that can be killed.
 import math
 import re
 import threading
+import time
 from functools import lru_cache
 
 from hybrid_lora.grading import boxed
@@ -21,26 +22,30 @@ _STATED = [
     re.compile(r"\b(?:final )?answer(?:[ \t]+is[ \t]*:?|[ \t]*:)[*_ \t]*\s*(\S.*)", re.IGNORECASE),
 ]
 _INTEGER = re.compile(r"-?[0-9]{1,12}")
+_BOLD = re.compile(r"\\(?:text|textbf|mathbf|mathrm|boldsymbol|bm)\{\s*(\(?)(-?[0-9]{1,12})((?(1)\)))\s*\}")  # \textbf{(051)}
 _DELIMITED = re.compile(r"(?<!\\)\$|\\\(|\\\[|\\f?boxed")
 _LATEX = re.compile(r"\\[a-zA-Z!,;{}$%]|[\^_{}]|[a-zA-Z)]\s*[=<>+*/-]|^[(\[].*[)\]]$|^[a-zA-Z]$|\d[a-zA-Z]\b|\d,(?:\s|-)")
 _MINERVA = re.compile(r"final answer is:?\s*(\S.{0,500}?)\.?\s*I hope it is correct", re.IGNORECASE | re.DOTALL)
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d\d")  # 1,22 in a gold: a number as well as two
 _PREFIX = re.compile(r"(?:the )?(?:final )?answer(?: is)?\s*:?[*_\s]*", re.IGNORECASE)
 
 
-def grade(completion, gold, timeout_s):
+def grade(completion, gold, timeout_s, options=None):
     """The verdict on `completion`; never raises.
 
-    gold: an answer, or a worked solution that ends in one; timeout_s: for each of parsing and comparing. An answer that
-    takes longer is wrong with error `timeout`; a gold that cannot be read is the grader's failure.
+    gold: an answer, or a worked solution that ends in one; timeout_s: for each of parsing and comparing; options: of
+    math_verify.verify (`float_rounding`, ...), its defaults if None. An answer that takes longer is wrong with error
+    `timeout`; a gold that cannot be read is the grader's failure.
     """
     answer, verdict = prepare(completion, gold)
-    return verdict or compare(answer, gold, timeout_s)
+    return verdict or compare(answer, gold, timeout_s, options)
 
 
 def prepare(completion, gold):
-    """(extracted answer, None), or (None, Verdict) where no library is needed: no answer, no gold, two integers.
+    """(extracted answer, None), or (None, Verdict) where no library is needed: no answer, no gold, equal text, two integers.
 
     Two integers of up to 12 digits are compared as such: math-verify compares exactly those values, so it cannot differ.
+    What is written as the gold is written is right; math-verify agrees wherever it can read it, in 10 ms more.
     """
     if not isinstance(gold, str) or not gold.strip():
         return None, failed("no gold answer")
@@ -48,6 +53,8 @@ def prepare(completion, gold):
     if answer is None:
         return None, Verdict(False, None, "no-answer")
     right = _gold(gold)
+    if right is not None and _undelimited(answer) == _undelimited(right):
+        return None, Verdict(True, shown(answer))
     if right is not None and _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(right):
         return None, Verdict(int(answer) == int(right), answer)
     return answer, None
@@ -81,6 +88,9 @@ def _boxed(text):
     if answer is None:
         return None
     single = boxed.last(answer)
+    bold = _BOLD.fullmatch(single)
+    if bold and shown(answer) == single:
+        return bold.group(2)
     return single if _INTEGER.fullmatch(single) and shown(answer) == single else answer
 
 
@@ -88,6 +98,10 @@ def shown(answer):
     r"""An extracted answer as a verdict records it: without its \boxed, if it is one box."""
     content = boxed.last(answer)
     return content if content is not None and answer == f"\\boxed{{{content}}}" else answer
+
+
+def _undelimited(answer):
+    return shown(answer).strip("$ \n")
 
 
 def _stated(text):
@@ -107,8 +121,8 @@ def _gold(text):
     return text if text.startswith(("$", "\\(", "\\[")) and len(text) <= LONGEST_ANSWER else extract(text)
 
 
-def compare(answer, gold, timeout_s):
-    """The verdict on an extracted answer, by math-verify."""
+def compare(answer, gold, timeout_s, options=None):
+    """The verdict on an extracted answer, by math-verify; arguments as `grade`'s."""
     import math_verify
     from math_verify.errors import TimeoutException
 
@@ -123,17 +137,22 @@ def compare(answer, gold, timeout_s):
         found = _parse(answer, seconds)
         if not found:
             return Verdict(False, shown(answer), "no-answer")
-        correct = math_verify.verify(right, found, strict=True, timeout_seconds=seconds, raise_on_error=False)
+        began = time.monotonic()
+        options = {"strict": True} | (options or {})
+        correct = math_verify.verify(right, found, timeout_seconds=seconds, raise_on_error=False, **options)
     except TimeoutException:
         return Verdict(False, shown(answer), "timeout")
     except Exception as error:  # what the model wrote broke the parser
         return Verdict(False, shown(answer), f"exception: {type(error).__name__}")
-    return Verdict(bool(correct), shown(answer))
+    late = not correct and seconds is not None and time.monotonic() - began >= seconds  # verify says False, no more
+    return Verdict(bool(correct), shown(answer), "timeout" if late else None)
 
 
 @lru_cache(maxsize=4096)
 def _parse_gold(gold, seconds):
     right = _gold(gold) or ""
+    if _DECIMAL_COMMA.fullmatch(right):
+        return _parse(f"\\boxed{{{right}}}", seconds) + _parse(right, seconds)
     return _parse(right if _DELIMITED.search(right) else f"\\boxed{{{right}}}", seconds)
 
 

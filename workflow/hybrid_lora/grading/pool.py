@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hybrid_lora.grading import math
-from hybrid_lora.grading.verdict import Verdict, failed
+from hybrid_lora.grading.verdict import Verdict, failed, guarded
 
 MEMORY_BYTES = 4 << 30
 STARTUP_S = 120  # importing the library on a busy machine
@@ -51,6 +51,7 @@ class Process:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
+            self.close()
             raise Ended from None
         return self._read(timeout_s)
 
@@ -107,6 +108,9 @@ def compare(answer, gold, timeout_s):
     for _ in range(2):  # a process that died while idle, or of this answer
         try:
             process = _take()
+        except (Ended, Hung, OSError):  # no answer has been looked at yet
+            return failed("no process for math-verify", math.shown(answer))
+        try:
             verdict = Verdict(*process.ask({"answer": answer, "gold": gold, "timeout_s": timeout_s}, 4 * timeout_s + 5))
         except Hung:
             return Verdict(False, math.shown(answer), "timeout")
@@ -134,7 +138,7 @@ def grade_many(rows, timeout_s, workers=1, progress=None):
         elif progress:
             progress.step()
     with ThreadPoolExecutor(max(1, workers)) as threads:
-        results = threads.map(lambda item: compare(item[1], item[2], timeout_s), todo)
+        results = threads.map(lambda item: guarded(math.shown(item[1]), compare, item[1], item[2], timeout_s), todo)
         for (i, _, _), verdict in zip(todo, results):
             verdicts[i] = verdict
             if progress:

@@ -1,15 +1,16 @@
 """The process that runs a model's program: evaluates calls and returns their values; it never sees what is expected.
 
 `grading.code` runs this file's text with a bare interpreter. Job on standard input (marshal): limits, filter (seccomp
-program or None), libraries (a folder or None), prompt, code, entry_point, calls. Answer on standard output, one JSON value
-a line: "started" before any of the model's code, then one encoded value per call, then "done"; {"error": kind, "type":
-name} ends it early.
+program or None), files (Landlock rules or None), libraries (a folder or None), parent (the grader's process), prompt, code,
+entry_point, calls. Answer on standard output, one JSON value a line: "started" before any of the model's code, "loaded"
+after it, then one encoded value per call, then "done"; {"error": kind, "type": name} ends it early.
 """
 
 import json
 import marshal
 import os
 import resource
+import struct
 import sys
 import types
 
@@ -69,7 +70,11 @@ def main():
     null = os.open(os.devnull, os.O_RDWR)
     for name, soft, hard in job["limits"]:
         resource.setrlimit(getattr(resource, name), (soft, hard))
+    if job["files"]:
+        restrict_files(**job["files"])
     if job["filter"]:
+        die_with(job["parent"])
+        drop_capabilities()
         install_filter(job["filter"])
     if job["libraries"]:
         sys.path.append(job["libraries"])
@@ -83,6 +88,7 @@ def main():
     try:
         exec(compile(job["code"], "<program>", "exec"), namespace)
         namespace["candidate"] = eval(job["entry_point"], namespace)
+        send(channel, "loaded")
         for call in job["calls"]:
             send(channel, encode(eval(call, namespace)))
         send(channel, "done")
@@ -117,6 +123,48 @@ def install_filter(program):
     filled = Program(len(program) // 8, ctypes.cast(code, ctypes.c_void_p))
     if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(filled), 0, 0):  # NO_NEW_PRIVS; SECCOMP, FILTER
         raise OSError(ctypes.get_errno(), "prctl")
+
+
+def die_with(parent):
+    """End when the grader does, however that ends."""
+    import ctypes
+    import signal
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it has ended before this
+        os._exit(1)
+
+
+def drop_capabilities():
+    """Where root runs the grader: no privileges of its, such as raising limits or reaching into other processes."""
+    import ctypes
+
+    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))  # version 3, this process
+    if ctypes.CDLL(None, use_errno=True).capset(header, ctypes.create_string_buffer(24)):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def restrict_files(handled, paths):
+    """Restrict this process by Landlock; handled, paths: see `landlock.rules`."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(*arguments):
+        done = libc.syscall(*arguments)
+        if done < 0:
+            raise OSError(ctypes.get_errno(), "landlock")
+        return done
+
+    used = max(i + 1 for i, rights in enumerate(handled) if rights)  # a kernel refuses fields that it does not know
+    rules = call(444, struct.pack(f"{used}Q", *handled[:used]), ctypes.c_size_t(8 * used), 0)
+    for path, rights in paths:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        call(445, rules, 1, struct.pack("=Qi", rights, place), 0)
+        os.close(place)
+    libc.prctl(38, 1, 0, 0, 0)  # NO_NEW_PRIVS
+    call(446, rules, 0)
+    os.close(rules)
 
 
 if __name__ == "__main__":
