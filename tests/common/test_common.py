@@ -120,3 +120,14 @@ def test_reading_what_is_not_json(tmp_path):
     (tmp_path / "a").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not a JSON file"):
         files.read_json(tmp_path / "a")
+
+
+def test_a_missing_setting_is_one_line_at_any_depth():
+    from hybrid_lora.common import cli
+
+    given = cli.settings('{"a": {"b": 1}}')
+    assert given == {"a": {"b": 1}} and json.dumps(given) == '{"a": {"b": 1}}'
+    with pytest.raises(UserError, match=r"--settings: key 'c' is missing among a"):
+        given["c"]
+    with pytest.raises(UserError, match=r"--settings: key 'c' is missing among b"):
+        given["a"]["c"]

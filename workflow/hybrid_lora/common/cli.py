@@ -10,10 +10,18 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json
 
 
+class Given(dict):
+    """A JSON object from the command line, at any depth: a key that is missing becomes one line instead of a traceback."""
+
+    def __missing__(self, key):
+        raise UserError(f"--settings: key '{key}' is missing among {', '.join(map(str, self)) or 'none'}")
+
+
 def settings(text):
     """argparse type: a JSON object given inline, or @FILE that holds one."""
     try:
         value = read_json(text[1:]) if text.startswith("@") else json.loads(text)
+        value = json.loads(json.dumps(value), object_hook=Given)
     except (UserError, json.JSONDecodeError) as error:
         raise argparse.ArgumentTypeError(f"not a JSON object: {error}") from None
     if not isinstance(value, dict):

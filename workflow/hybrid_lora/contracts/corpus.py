@@ -6,7 +6,9 @@ where it does not; tests: for code, what `grading.code` runs, null otherwise.
 """
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from hybrid_lora.common.errors import UserError
 from hybrid_lora.contracts import tables
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -31,3 +33,14 @@ def write(path, rows, metadata=None):
 def read(path):
     """List of dicts with SCHEMA's keys."""
     return tables.read(path, SCHEMA, "the data stage").to_pylist()
+
+
+def iterate(path, columns):
+    """Yield dicts with `columns` of SCHEMA row by row; a corpus of gigabytes never lies in memory as a whole."""
+    tables.metadata(path)  # one clear line where the file is missing or cut off
+    with pq.ParquetFile(path) as file:
+        for name in columns:
+            if name not in file.schema_arrow.names or file.schema_arrow.field(name).type != SCHEMA.field(name).type:
+                raise UserError(f"{path}: column '{name}' is missing or of another type; not a file of the data stage")
+        for batch in file.iter_batches(batch_size=1000, columns=list(columns)):
+            yield from batch.to_pylist()

@@ -27,8 +27,13 @@ def read(path, schema, made_by):
 
     made_by: the stage that writes it, for the message. Raises UserError (one line) on a missing, truncated or foreign file.
     """
-    table = _load(path)
-    for field in schema:
+    return read_with_metadata(path, schema, made_by)[0]
+
+
+def read_with_metadata(path, schema, made_by, columns=None):
+    """(`read`, `metadata`) of a file in one pass; columns: names of those to load, None = all."""
+    table = _load(path, columns)
+    for field in schema if columns is None else [schema.field(name) for name in columns]:
         if field.name not in table.column_names:
             raise UserError(
                 f"{path}: column '{field.name}' is missing; not a file of {made_by} (has {', '.join(table.column_names)})"
@@ -36,17 +41,18 @@ def read(path, schema, made_by):
         if table.schema.field(field.name).type != field.type:
             found = table.schema.field(field.name).type
             raise UserError(f"{path}: column '{field.name}' has type {found}, {made_by} writes {field.type}")
-    return table
+    return table, json.loads((table.schema.metadata or {}).get(b"hybrid_lora", b"{}"))
 
 
 def metadata(path):
     """The JSON value that `write` kept in the file, {} if none."""
-    return json.loads((_load(path).schema.metadata or {}).get(b"hybrid_lora", b"{}"))
+    return json.loads((_load(path, []).schema.metadata or {}).get(b"hybrid_lora", b"{}"))
 
 
-def _load(path):
+def _load(path, columns=None):
     try:
-        return pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:
+            return file.read([name for name in columns if name in file.schema_arrow.names] if columns is not None else None)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (pa.ArrowException, OSError) as error:
