@@ -214,3 +214,30 @@ def test_damaged_files_are_one_line(name, data, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
         make(tmp_path, data=str(path))
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_split_by_prompt_keeps_equal_prompts_together_and_no_more(tmp_path):
+    """`A` and `a` are one problem but two prompts."""
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"{word} {i}"}, {"role": "assistant", "content": f"{copy}"}],
+            "source": "math",
+            "num_tokens": 5,
+        }
+        for i in range(40)
+        for word in ("add", "ADD")
+        for copy in range(2)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    sides = {}
+    for by in ("problem", "prompt"):
+        settings = {"format": "mixture-of-thoughts", "data": "local", "prompt": "{prompt}", "validation_rows": 40}
+        settings |= {"max_rows": None, "max_tokens": 100, "seed": 0, "split_by": by}
+        corpus.run(settings, tmp_path / "train.parquet", tmp_path / "val.parquet", path)
+        found = [contract.read(tmp_path / f"{side}.parquet") for side in ("train", "val")]
+        sides[by] = [{row["messages"][0]["content"] for row in side} for side in found]
+    assert not set.intersection(*sides["problem"]) and not set.intersection(*sides["prompt"])
+    folded = {by: [{text.casefold() for text in side} for side in found] for by, found in sides.items()}
+    assert not set.intersection(*folded["problem"])
+    assert set.intersection(*folded["prompt"])

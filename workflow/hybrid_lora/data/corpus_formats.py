@@ -19,6 +19,12 @@ SOURCES = {
     "open-r1/codeforces-cots": "code",
     "nvidia/Llama-Nemotron-Post-Training-Dataset": "science",
 }
+HUB_ROWS = {  # (repository, configuration): rows of its one split
+    ("open-r1/Mixture-of-Thoughts", "all"): 349_317,
+    ("open-r1/Mixture-of-Thoughts", "math"): 93_733,
+    ("open-r1/Mixture-of-Thoughts", "code"): 83_070,
+    ("open-r1/Mixture-of-Thoughts", "science"): 172_514,
+}
 _LETTER = re.compile(r"[Tt]he answer is \(?([A-J])\)?(?![A-Za-z])")
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")

@@ -7,6 +7,8 @@ import csv
 import gzip
 import json
 import re
+import sys
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,11 +47,11 @@ def from_file(path):
             rows = _parquet(path)
         else:
             opened = gzip.open if name.endswith(".gz") else open
-            with opened(path, "rt", encoding="utf-8", newline="" if ".csv" in name else None) as file:
+            with opened(path, "rt", encoding="utf-8-sig", newline="" if ".csv" in name else None) as file:
                 rows = _text(file, name.removesuffix(".gz"), path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: truncated or damaged gzip file ({error})") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a UTF-8 text file") from None
@@ -67,21 +69,37 @@ def _text(file, name, path):
 
 
 def _csv(file, path):
+    csv.field_size_limit(sys.maxsize)  # texts may be longer than the default of 128 KiB
     try:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file, strict=True))  # strict: a file that ends within quotes is cut off
     except csv.Error as error:
-        raise UserError(f"{path}: not a CSV file ({error})") from None
+        raise UserError(f"{path}: not a CSV file, or cut off ({error})") from None
     for i, row in enumerate(rows, 1):
         if None in row:  # where DictReader puts fields beyond the header
             raise UserError(f"{path}: row {i} has more fields than the header")
+        if None in row.values():  # what it gives for fields that a row lacks
+            raise UserError(f"{path}: row {i} has fewer fields than the header; is the file cut off?")
     return rows
 
 
 def _parse(text, where):
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON ({error})") from None
+    except RecursionError:
+        raise UserError(f"{where}: JSON nested too deeply") from None
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        _refuse_halves(value, where)
+    return value
+
+
+def _refuse_halves(value, where):
+    """UserError where a text holds half of a surrogate pair, which is no character and which no file can take."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: a text holds half of a surrogate pair (\\ud800 to \\udfff), which is not Unicode") from None
 
 
 def _parquet(path):
@@ -118,8 +136,16 @@ def from_hub(hub):
         rows = datasets.load_dataset(hub["repo"], hub["config"], split=hub["split"], revision=hub["revision"])
     except Exception as error:  # the hub's client raises dozens of kinds: offline, gated, no such config, changed columns
         reason = (str(error).strip() or "no reason given").splitlines()[0]
+        if _quotes_data(error):
+            reason = "its rows do not have the types of its columns"
         raise UserError(f"{place}: cannot be loaded ({type(error).__name__}: {reason})") from None
     return Raw(rows, place, facts={"hub_commit": _commit(rows)})
+
+
+def _quotes_data(error):
+    import pyarrow as pa
+
+    return isinstance(error, pa.ArrowException)  # "Failed to parse string: ..." gives a value
 
 
 def _commit(rows):

@@ -1,4 +1,6 @@
-"""A generated corpus in Mixture-of-Thoughts' columns, plus `gold` (always the true answer) and `tests` (code).
+"""A generated corpus in Mixture-of-Thoughts' columns, plus `gold` (always the true answer), `tests` (code) and `problem`.
+
+`problem` is the key by which a problem is told from others whatever its words (see `split`).
 
 `wrong_steps` makes a base model that is right only sometimes, which reinforcement learning can improve: each addition,
 option letter or code line is wrong with that probability, and the solution goes on from there.
@@ -29,7 +31,7 @@ def rows(generated):
 def _row(rng, wrong, direct):
     source = rng.choices(tuple(_SHARES), tuple(_SHARES.values()))[0]
     short = rng.random() < direct
-    question, reply, gold, tests = _MAKE[source](rng, wrong, short)
+    key, question, reply, gold, tests = _MAKE[source](rng, wrong, short)
     prompt = question + (IO if short else COT)
     return {
         "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}],
@@ -37,13 +39,15 @@ def _row(rng, wrong, direct):
         "source": source,
         "gold": gold,
         "tests": tests,
+        "problem": f"{source} {' '.join(map(str, key))}",
     }
 
 
 def _math(rng, wrong, short):
     problem = sums.draw(rng)
     worked, value = sums.solution(problem, rng, wrong)
-    return sums.statement(problem), f"\\boxed{{{value}}}" if short else worked, str(sum(problem)), None
+    reply = f"\\boxed{{{value}}}" if short else worked
+    return sums.held_out_key(problem), sums.statement(problem), reply, str(sum(problem)), None
 
 
 def _science(rng, wrong, short):
@@ -54,13 +58,14 @@ def _science(rng, wrong, short):
     choices = stories.options(rng, count, {true, value})
     worked, letter = stories.solution(lines, value, choices, rng, wrong)
     question = f"{stories.statement(problem)}\n{stories.listed(choices)}"
-    return question, f"({letter})" if short else worked, stories.LETTERS[choices.index(true)], None
+    reply = f"({letter})" if short else worked
+    return stories.held_out_key(problem), question, reply, stories.LETTERS[choices.index(true)], None
 
 
 def _code(rng, wrong, _short):
     problem = programs.draw(rng)
     reply = programs.fenced(programs.completion(problem, rng, wrong))
-    return programs.statement(problem), reply, None, programs.tests(problem)
+    return programs.held_out_key(problem), programs.statement(problem), reply, None, programs.tests(problem)
 
 
 _MAKE = {"math": _math, "science": _science, "code": _code}
