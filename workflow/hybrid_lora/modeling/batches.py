@@ -16,9 +16,10 @@ def encode(tokenizer, messages, max_length):
 
 
 def collate(encoded, pad_id, device="cpu"):
-    """Right-padded tensors from a list of (ids, prompt length): input_ids, attention_mask, labels, each [batch, length].
+    """Right-padded tensors from a list of (ids, prompt length): input_ids, attention_mask, labels [batch, length], targets.
 
-    Labels are -100 on the prompt and the padding.
+    Labels are -100 on the prompt and the padding. targets: the positions, in the flattened [batch * length], whose next
+    one has a label; found here, on the processor, as asking a GPU for it would wait for all it has to do.
     """
     length = max(len(ids) for ids, _ in encoded)
     ids_BL = torch.full((len(encoded), length), pad_id, dtype=torch.long)
@@ -28,4 +29,15 @@ def collate(encoded, pad_id, device="cpu"):
         ids_BL[row, : len(ids)] = torch.tensor(ids)
         mask_BL[row, : len(ids)] = 1
         labels_BL[row, prompt : len(ids)] = torch.tensor(ids[prompt:])
-    return {"input_ids": ids_BL.to(device), "attention_mask": mask_BL.to(device), "labels": labels_BL.to(device)}
+    row, column = (labels_BL[:, 1:] != -100).nonzero(as_tuple=True)
+    targets_T = row * length + column
+    batch = {"input_ids": ids_BL, "attention_mask": mask_BL, "labels": labels_BL, "targets": targets_T}
+    if torch.device(device).type == "cuda":
+        return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()}
+    return batch
+
+
+def doubled(batch):
+    """The batch twice, one copy below the other."""
+    both = {name: torch.cat([tensor, tensor]) for name, tensor in batch.items() if name != "targets"}
+    return both | {"targets": torch.cat([batch["targets"], batch["targets"] + batch["labels"].numel()])}

@@ -1,8 +1,10 @@
 """Loading a model folder: weights, tokenizer, or only the shape on the meta device. Never asks the hub."""
 
+import functools
 from pathlib import Path
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -27,6 +29,32 @@ def shape(folder):
     config = _local(folder, lambda: AutoConfig.from_pretrained(folder, local_files_only=True))
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
+
+
+def later(tensor):
+    """Start copying a tensor to the CPU; returns a function that waits for the copy, not for what a GPU does after it."""
+    if not tensor.is_cuda:
+        return lambda: tensor
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait():
+        copied.synchronize()
+        return copy
+
+    return wait
+
+
+def set_checkpointing(model, on):
+    """Recompute activations of decoder layers in the backward pass, whether the model is in training mode or not.
+
+    transformers does so in training mode only; the probe's measurements run in evaluation mode, without dropout.
+    """
+    for layer in model.get_decoder().layers:
+        vars(layer).pop("forward", None)
+        if on:
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def tokenizer(folder):

@@ -1,21 +1,144 @@
-"""Next-token loss (nats per target token), the validation and warm-up loss of the paper."""
+"""Next-token loss (nats per target token), the validation and warm-up loss of the paper.
+
+Logits are made for a few hundred target tokens at a time and never kept: neither [tokens, vocabulary] logits nor their
+float32 copy exist. Where the LM head is frozen, the gradient of the hidden states is computed beside the loss, so
+that the head is not multiplied a second time in the backward pass.
+"""
+
+import functools
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+ELEMENTS = {"cuda": 2**28, "cpu": 2**26}  # of logits at a time: 0.5 GiB in bfloat16, 0.25 GiB in float32
 
 
 def next_token_loss(model, batch):
     """(mean negative log-likelihood over target tokens as a scalar tensor, number of target tokens as int).
 
-    Only positions with a target go through the LM head, so no [batch, length, vocabulary] logits are made.
-    batch: input_ids, attention_mask, labels, each [B, L]; labels are -100 where there is no target.
+    Only positions with a target go through the LM head. batch: of batches.collate: input_ids and labels [B, L], padded on
+    the right, targets. A causal decoder needs no attention mask then: what has a target never sees the padding after it.
     """
-    targets_BL = batch["labels"][:, 1:]
-    keep_BL = targets_BL != -100
-    hidden_BLD = model.get_decoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)[0]
-    logits_TV = model.get_output_embeddings()(hidden_BLD[:, :-1][keep_BL])
-    logits_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32))
-    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    if softcap:
-        logits_TV = softcap * (logits_TV / softcap).tanh()
-    return F.cross_entropy(logits_TV, targets_BL[keep_BL]), int(keep_BL.sum())
+    (value,), tokens = next_token_losses(model, batch, 1)
+    return value, tokens
+
+
+def next_token_losses(model, batch, parts):
+    """([mean loss of each of `parts` equal parts of the batch], target tokens of a part), as in `next_token_loss`.
+
+    The parts, in the order of rows, must have equally many target tokens.
+    """
+    at_T = batch["targets"]
+    hidden_BLD = model.get_decoder()(input_ids=batch["input_ids"], use_cache=False)[0]
+    hidden_TD, targets_T = _Rows.apply(hidden_BLD.flatten(0, 1), at_T), batch["labels"].flatten()[at_T + 1]
+    head, softcap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    pairs = zip(hidden_TD.chunk(parts), targets_T.chunk(parts), strict=True)
+    return [mean_nll(hidden, head, targets, softcap) for hidden, targets in pairs], len(targets_T) // parts
+
+
+class _Rows(torch.autograd.Function):
+    """x[rows] of different rows; the backward pass writes each row once, so that no order of summation is at stake.
+
+    torch's own, where deterministic algorithms are asked for, sorts the rows and makes the CPU wait for a GPU.
+    """
+
+    @staticmethod
+    def forward(ctx, x_ND, rows_T):
+        ctx.save_for_backward(rows_T)
+        ctx.count = len(x_ND)
+        return x_ND.index_select(0, rows_T)
+
+    @staticmethod
+    def backward(ctx, dout_TD):
+        (rows_T,) = ctx.saved_tensors
+        dx_ND = dout_TD.new_zeros(ctx.count, dout_TD.shape[1])
+        asked = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.use_deterministic_algorithms(False)
+        dx_ND.index_copy_(0, rows_T, dout_TD)
+        torch.use_deterministic_algorithms(asked[0], warn_only=asked[1])
+        return dx_ND, None
+
+
+def mean_nll(hidden_TD, head, targets_T, softcap=None):
+    """Mean negative log-likelihood of targets [T] under softmax(head(hidden [T, D])); float32 or wider.
+
+    head: the linear LM head; softcap: Gemma's cap on logits, or None.
+    """
+    size = max(128, ELEMENTS[hidden_TD.device.type] // head.weight.shape[0] // 128 * 128)
+    if not torch.is_grad_enabled() or not (hidden_TD.requires_grad or head.weight.requires_grad):
+        parts = [_nll(h, head.weight, head.bias, t, softcap) for h, t in _parts(hidden_TD, targets_T, size)]
+        return torch.stack(parts).sum() / len(targets_T)
+    if head.weight.requires_grad or torch.is_autocast_enabled(hidden_TD.device.type):
+        parts = [
+            checkpoint(_nll, h, head.weight, head.bias, t, softcap, use_reentrant=False)
+            for h, t in _parts(hidden_TD, targets_T, size)
+        ]
+        return torch.stack(parts).sum() / len(targets_T)
+    return _FrozenHead.apply(hidden_TD, head.weight, head.bias, targets_T, softcap, size)
+
+
+def _parts(hidden_TD, targets_T, size):
+    return zip(hidden_TD.split(size), targets_T.split(size))
+
+
+def _nll(hidden, weight, bias, targets, softcap):
+    return on_gpu(_nll_of_logits, hidden)(F.linear(hidden, weight, bias), targets, softcap)
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Mean NLL whose forward also computes d loss / d hidden; the head itself gets no gradient."""
+
+    @staticmethod
+    def forward(ctx, hidden_TD, weight, bias, targets_T, softcap, size):
+        total, gradient_TD = 0.0, torch.empty_like(hidden_TD)
+        step = on_gpu(_nll_and_gradient, hidden_TD)
+        for part, hidden, targets in zip(gradient_TD.split(size), *zip(*_parts(hidden_TD, targets_T, size))):
+            nll, dlogits = step(F.linear(hidden, weight, bias), targets, softcap)
+            total = total + nll
+            torch.mm(dlogits, weight, out=part)
+        ctx.save_for_backward(gradient_TD)
+        ctx.count = len(targets_T)
+        return total / len(targets_T)
+
+    @staticmethod
+    def backward(ctx, dloss):
+        (gradient_TD,) = ctx.saved_tensors
+        return gradient_TD * (dloss / ctx.count).to(gradient_TD.dtype), None, None, None, None, None
+
+
+def _capped(logits, softcap):
+    """(logits in float32 or wider after the cap, derivative of the cap)."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if not softcap:
+        return logits, None
+    tanh = (logits / softcap).tanh()
+    return softcap * tanh, 1 - tanh**2
+
+
+def _nll_of_logits(logits_TV, targets_T, softcap):
+    """Sum of negative log-likelihoods."""
+    logits_TV, _ = _capped(logits_TV, softcap)
+    return (torch.logsumexp(logits_TV, -1) - logits_TV.gather(-1, targets_T[:, None])[:, 0]).sum()
+
+
+def _nll_and_gradient(logits_TV, targets_T, softcap):
+    """(sum of negative log-likelihoods, its gradient in the logits in their dtype)."""
+    capped_TV, slope_TV = _capped(logits_TV, softcap)
+    lse_T = torch.logsumexp(capped_TV, -1)
+    nll = (lse_T - capped_TV.gather(-1, targets_T[:, None])[:, 0]).sum()
+    gradient_TV = torch.exp(capped_TV - lse_T[:, None])
+    gradient_TV = gradient_TV - (torch.arange(logits_TV.shape[1], device=logits_TV.device) == targets_T[:, None]).to(lse_T.dtype)
+    if slope_TV is not None:
+        gradient_TV = gradient_TV * slope_TV
+    return nll, gradient_TV.to(logits_TV.dtype)
+
+
+@functools.cache
+def _compiled(function):
+    return torch.compile(function, dynamic=True)
+
+
+def on_gpu(function, tensor):
+    """`function`, compiled into fused kernels where `tensor` is on a GPU: elementwise chains there are bound by memory."""
+    return _compiled(function) if tensor.is_cuda else function
