@@ -164,6 +164,26 @@ def test_killed_run_goes_on_to_the_same_policy(objective, tmp_path, model_folder
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
+@pytest.mark.parametrize("steps", [4, 5])
+def test_run_killed_before_its_policy_is_published(steps, tmp_path, model_folder, corpus_files, monkeypatch):
+    """The last step falls on the end of a generation (2 steps) or inside it; either way nothing is trained twice."""
+    whole = run(tmp_path / "whole", model_folder, corpus_files, "gspo", "lora", steps=steps)
+
+    def dies(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_publish", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", model_folder, corpus_files, "gspo", "lora", steps=steps)
+    again = run(tmp_path / "cut", model_folder, corpus_files, "gspo", "lora", steps=steps)
+    assert [(r["step"], r["loss"], r["validation_loss"]) for r in again] == [
+        (r["step"], r["loss"], r["validation_loss"]) for r in whole
+    ]
+    one, two = adapter(tmp_path / "whole"), adapter(tmp_path / "cut")
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
 def test_seeds_make_a_difference_and_nothing_else_does(tmp_path, model_folder, corpus_files):
     one = run(tmp_path / "a", model_folder, corpus_files, "gspo", "lora")
     torch.manual_seed(99)

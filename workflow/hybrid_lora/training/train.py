@@ -5,7 +5,8 @@ from hybrid_lora.common.files import directory_artifact, write_json
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus, history
 from hybrid_lora.modeling import batches, hybrid, load, trainer
-from hybrid_lora.training import placement, rl, sft
+from hybrid_lora.objectives import rl, sft
+from hybrid_lora.training import placement
 from hybrid_lora.training.validation import KeepBest
 
 ENTRY = "hybrid_lora.training.train"

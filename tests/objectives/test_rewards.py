@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybrid_lora.training import rewards
+from hybrid_lora.objectives import rewards
 
 GRADING = {"sandbox": "limits", "program_timeout_s": 5, "program_memory_mb": 512, "math_timeout_s": 5}
 TESTS = {"prompt": "", "test": "def check(candidate):\n    assert candidate(x = 2) == 5\n", "entry_point": "Solution().solve"}

@@ -7,38 +7,67 @@ for them to differ. Departure: advantages are TRL's (Bessel-corrected deviation 
 
 import torch
 from datasets import Dataset
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
-from hybrid_lora.modeling import trainer
-from hybrid_lora.training import rewards
-from hybrid_lora.training.optimizer import TwoRates
+from hybrid_lora.modeling import load, trainer
+from hybrid_lora.objectives import rewards
+from hybrid_lora.objectives.optimizer import TwoRates
 
 
 class RLTrainer(TwoRates, GRPOTrainer):
     """TRL's trainer with two learning rates."""
 
 
+class SaveAtWindows(TrainerCallback):
+    """No checkpoint where a run could not resume exactly: the Trainer also saves at the last step, wherever that falls."""
+
+    def __init__(self, settings):
+        self.window = window(settings)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Call the save off inside a window."""
+        if state.global_step % self.window:
+            control.should_save = False
+
+
 def build(model, peft, words, rows, settings, seed, work, callbacks, grading, workers):
-    """The trainer. settings: one entry of config `objectives`; rows: corpus rows; seed: the run's."""
+    """The trainer of a PEFT model (or, with `peft` None, of a whole one); the others as for `pieces`."""
+    built = RLTrainer(
+        model,
+        processing_class=words,
+        callbacks=[*callbacks, SaveAtWindows(settings)],
+        peft_config=peft,
+        **pieces(rows, settings, seed, work, grading, workers),
+    )
+    built.learning_rates = settings["learning_rate"]
+    return built
+
+
+def pieces(rows, settings, seed, work, grading, workers):
+    """Keyword arguments reward_funcs, args and train_dataset for any GRPOTrainer, whatever it trains.
+
+    settings: one entry of config `objectives`; rows: corpus rows; seed: the run's; work: folder of checkpoints;
+    grading: config `grading`. UserError if no row can be verified or every reward has weight zero.
+    """
     usable = rewards.verifiable(rows, settings["sources"])
     if not usable:
         raise UserError(f"corpus {settings['corpus']}: no row of sources {', '.join(settings['sources'])} can be verified")
     functions, weights = rewards.functions(settings["rewards"], grading, settings["max_completion_tokens"], workers)
     if not functions:
         raise UserError("objectives.*.rewards: all weights are zero; give at least one of accuracy, format, length")
-    built = RLTrainer(
-        model,
-        reward_funcs=functions,
-        args=_arguments(settings, derive(seed, "training") % 2**31, work, weights),
-        train_dataset=_dataset(usable, settings, seed),
-        processing_class=words,
-        callbacks=callbacks,
-        peft_config=peft,
-    )
-    built.learning_rates = settings["learning_rate"]
-    return built
+    return {
+        "reward_funcs": functions,
+        "args": _arguments(settings, derive(seed, "training") % 2**31, work, weights),
+        "train_dataset": _dataset(usable, settings, seed),
+    }
+
+
+def window(settings):
+    """Optimizer steps made from one generation; only at multiples of it does TRL resume exactly."""
+    return settings["updates_per_generation"] * settings["iterations"]
 
 
 def _dataset(rows, settings, seed):
@@ -46,7 +75,7 @@ def _dataset(rows, settings, seed):
 
     Each epoch is a permutation from (seed, epoch). Everything is TRL's epoch 0, inside which its resume is exact.
     """
-    generations = -(-settings["steps"] // (settings["updates_per_generation"] * settings["iterations"]))
+    generations = -(-settings["steps"] // window(settings))
     needed = generations * settings["prompts_per_generation"]
     order = []
     for epoch in range(-(-needed // len(rows))):
@@ -66,7 +95,6 @@ def _dataset(rows, settings, seed):
 def _arguments(settings, seed, work, weights):
     size = settings["device_batch_size"]
     completions = settings["prompts_per_generation"] * settings["group_size"]
-    bf16 = settings["precision"] == "bf16"
     return GRPOConfig(
         output_dir=str(work),
         max_steps=settings["steps"],
@@ -90,7 +118,8 @@ def _arguments(settings, seed, work, weights):
         warmup_steps=settings["warmup_steps"],
         weight_decay=settings["weight_decay"],
         max_grad_norm=settings["max_grad_norm"],
-        bf16=bf16,
+        bf16=settings["precision"] == "bf16",
+        use_cpu=load.device().type == "cpu",  # without it bf16 asks for a GPU
         gradient_checkpointing=settings["gradient_checkpointing"],
         use_vllm=settings["rollouts"] == "vllm",
         vllm_mode="colocate",

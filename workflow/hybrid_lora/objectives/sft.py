@@ -6,8 +6,8 @@ from trl import SFTConfig, SFTTrainer
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
-from hybrid_lora.modeling import batches, trainer
-from hybrid_lora.training.optimizer import TwoRates
+from hybrid_lora.modeling import batches, load, trainer
+from hybrid_lora.objectives.optimizer import TwoRates
 
 
 class SupervisedTrainer(TwoRates, SFTTrainer):
@@ -58,6 +58,7 @@ def _arguments(settings, seed, work):
         weight_decay=settings["weight_decay"],
         max_grad_norm=settings["max_grad_norm"],
         bf16=settings["precision"] == "bf16",
+        use_cpu=load.device().type == "cpu",  # without it bf16 asks for a GPU
         gradient_checkpointing=settings["gradient_checkpointing"],
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
