@@ -10,6 +10,8 @@ import torch
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.contracts import corpus, sensitivity
 from hybrid_lora.modeling import batches, load, svd_lora
+from hybrid_lora.modeling.loss import next_token_loss
+from hybrid_lora.modeling.measuring import measuring
 from hybrid_lora.probe import partition, warmup
 from hybrid_lora.probe import sensitivity as stage
 
@@ -18,18 +20,50 @@ WARMUP = {
     "rank": 4,
     "init": INIT,
     "warmup": {
+        "objective": "nll",
         "steps": 6,
         "batch_size": 4,
+        "device_batch_size": 4,
         "learning_rate": 0.01,
         "schedule": "cosine",
         "weight_decay": 0.0,
         "max_length": 64,
         "save_every": 2,
+        "gradient_checkpointing": False,
         "seed": 0,
         "dtype": "float32",
     },
 }
-SENSITIVITY = {"batch_size": 3, "batches_per_chunk": 2, "probability": 0.5, "max_length": 64, "seed": 0, "dtype": "float32"}
+SENSITIVITY = {
+    "batch_size": 3,
+    "batches_per_chunk": 2,
+    "probability": 0.5,
+    "max_length": 64,
+    "gradient_checkpointing": False,
+    "seed": 0,
+    "dtype": "float32",
+}
+
+
+def measured(model, branches, batch, bucket):
+    with measuring(model, branches) as halves:
+        return stage.launch(model, batch, bucket, halves)()
+
+
+def two_passes(model, branches, batch, bucket):
+    """Algorithm 1 line by line: two masked passes one after the other, plain autograd through SVDLoRALinear."""
+    losses = []
+    for active in (set(branches) - bucket, bucket):
+        svd_lora.set_active(branches, active)
+        losses.append(next_token_loss(model, batch)[0])
+        losses[-1].backward()
+    svd_lora.set_active(branches, set(branches))
+    return {name: branch.e.grad.clone() for name, branch in branches.items()}, *(value.item() for value in losses)
+
+
+def dump(settings, model_folder, warm, val, chunk, out):
+    stage.run(settings, model_folder, warm, val, chunk, out, out.with_suffix(".state"))
+    return sensitivity.read(out)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +119,7 @@ def test_gradients_equal_brute_force_per_module(probe64):
     model, branches, batch = probe64
     bucket = partition.bucket_a(list(branches), 0, 0, 0.5)
     assert 0 < len(bucket) < len(branches)
-    branches64 = branches
-    grads, loss_a, loss_b, tokens = stage.measure(model, branches64, batch, bucket)
+    grads, loss_a, loss_b, tokens = measured(model, branches, batch, bucket)
     assert tokens == int((batch["labels"][:, 1:] != -100).sum())
     for name in branches:
         e = {n: b.e.detach().clone() for n, b in branches.items()}
@@ -102,7 +135,7 @@ def test_gradients_equal_finite_differences(probe64):
     """(b) central differences of L_A + L_B in single components of e."""
     model, branches, batch = probe64
     bucket = partition.bucket_a(list(branches), 0, 0, 0.5)
-    grads, *_ = stage.measure(model, branches, batch, bucket)
+    grads, *_ = measured(model, branches, batch, bucket)
     rest = set(branches) - bucket
     step = 1e-5
     for name in list(branches)[::3]:
@@ -120,24 +153,21 @@ def test_gradient_comes_from_the_active_pass_alone(probe64):
     """(c) the gradient of each single pass is zero for the modules it disables and whole for the others."""
     model, branches, batch = probe64
     bucket = partition.bucket_a(list(branches), 0, 0, 0.5)
-    both, *_ = stage.measure(model, branches, batch, bucket)
+    both, *_ = measured(model, branches, batch, bucket)
     for active in (set(branches) - bucket, bucket):
         for branch in branches.values():
             branch.e.grad = None
         svd_lora.set_active(branches, active)
-        from hybrid_lora.modeling.loss import next_token_loss
-
         next_token_loss(model, batch)[0].backward()
         for name, branch in branches.items():
             if name in active:
-                torch.testing.assert_close(branch.e.grad.float(), both[name])
+                torch.testing.assert_close(branch.e.grad.float(), both[name].float())
             else:
                 assert branch.e.grad is None or not branch.e.grad.any()
 
 
 def test_dump_schema_and_active_pass(model_folder, warm, corpus_files, tmp_path):
-    stage.run(SENSITIVITY, model_folder, warm, corpus_files[1], 1, tmp_path / "chunk.parquet")
-    table, about = sensitivity.read(tmp_path / "chunk.parquet")
+    table, about = dump(SENSITIVITY, model_folder, warm, corpus_files[1], 1, tmp_path / "chunk.parquet")
     assert pc.unique(table["batch"]).to_pylist() == [2, 3]
     assert table.num_rows == 2 * 14 * 4
     names = list(dict.fromkeys(table["module"].to_pylist()))
@@ -149,43 +179,81 @@ def test_dump_schema_and_active_pass(model_folder, warm, corpus_files, tmp_path)
 
 def test_batch_is_the_same_in_any_chunking(model_folder, warm, corpus_files, tmp_path):
     whole = SENSITIVITY | {"batches_per_chunk": 4}
-    stage.run(whole, model_folder, warm, corpus_files[1], 0, tmp_path / "whole.parquet")
-    stage.run(SENSITIVITY, model_folder, warm, corpus_files[1], 1, tmp_path / "part.parquet")
-    one = sensitivity.read(tmp_path / "whole.parquet")[0]
-    assert one.filter(pc.greater_equal(one["batch"], 2)).equals(sensitivity.read(tmp_path / "part.parquet")[0])
+    one, _ = dump(whole, model_folder, warm, corpus_files[1], 0, tmp_path / "whole.parquet")
+    part, _ = dump(SENSITIVITY, model_folder, warm, corpus_files[1], 1, tmp_path / "part.parquet")
+    assert one.filter(pc.greater_equal(one["batch"], 2)).equals(part)
+
+
+def test_killed_chunk_goes_on_with_the_same_dump(model_folder, warm, corpus_files, tmp_path, monkeypatch):
+    """Killed in its third batch: the first is kept, the rest is computed, and nothing shows in the dump."""
+    settings = SENSITIVITY | {"batches_per_chunk": 4}
+    whole, _ = dump(settings, model_folder, warm, corpus_files[1], 0, tmp_path / "whole.parquet")
+    real, calls = stage.launch, []
+
+    def dies(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(stage, "launch", dies)
+    with pytest.raises(KeyboardInterrupt):
+        dump(settings, model_folder, warm, corpus_files[1], 0, tmp_path / "killed.parquet")
+    assert not (tmp_path / "killed.parquet").exists()
+    resumed, _ = dump(settings, model_folder, warm, corpus_files[1], 0, tmp_path / "killed.parquet")
+    assert len(calls) == 3 + 3  # the second was started, but not read when the third died
+    assert resumed.equals(whole)
+    assert not (tmp_path / "killed.state").exists()
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_measured_like_the_plain_branch(model_folder, warm, corpus_files, checkpointing):
+    """The frozen, in-place computation has the loss and gradients of plain autograd through Eq. 7, activations kept or not."""
+    model, branches = warmup.restore(model_folder, warm, "float32")
+    model.eval()
+    words = load.tokenizer(model_folder)
+    encoded = [batches.encode(words, row["messages"], 64) for row in corpus.read(corpus_files[1])[:3]]
+    batch, bucket = batches.collate(encoded, words.pad_token_id), partition.bucket_a(list(branches), 0, 0, 0.5)
+    plain = two_passes(model, branches, batch, bucket)
+    load.set_checkpointing(model, checkpointing)
+    found = measured(model, branches, batch, bucket)
+    assert found[1:3] == pytest.approx(plain[1:], rel=1e-6)
+    for name in branches:
+        torch.testing.assert_close(found[0][name], plain[0][name], rtol=1e-5, atol=1e-9)
+    assert all("forward" not in vars(branch) for branch in branches.values())
 
 
 def test_too_few_validation_rows(model_folder, warm, corpus_files, tmp_path):
     with pytest.raises(UserError, match=r"24 rows; batches up to 12 of 3 need 36"):
-        stage.run(SENSITIVITY, model_folder, warm, corpus_files[1], 5, tmp_path / "x.parquet")
+        dump(SENSITIVITY, model_folder, warm, corpus_files[1], 5, tmp_path / "x.parquet")
 
 
 def test_not_finite_gradient_names_module_and_batch(model_folder, warm, corpus_files, tmp_path, monkeypatch):
-    real = stage.measure
+    real = stage.launch
 
-    def broken(model, branches, batch, bucket):
-        grads, *rest = real(model, branches, batch, bucket)
+    def broken(*args):
+        grads, *rest = real(*args)()
         grads["model.layers.1.mlp.up_proj"][2] = float("nan")
-        return grads, *rest
+        return lambda: (grads, *rest)
 
-    monkeypatch.setattr(stage, "measure", broken)
+    monkeypatch.setattr(stage, "launch", broken)
     with pytest.raises(UserError, match=r"validation batch 0: .*model\.layers\.1\.mlp\.up_proj is not finite"):
-        stage.run(SENSITIVITY, model_folder, warm, corpus_files[1], 0, tmp_path / "x.parquet")
+        dump(SENSITIVITY, model_folder, warm, corpus_files[1], 0, tmp_path / "x.parquet")
     assert not (tmp_path / "x.parquet").exists()
 
 
 def test_warmup_resumes_exactly(model_folder, corpus_files, warm, tmp_path, monkeypatch):
     """Killed after step 4, started again: the same weights to the last bit."""
-    real = warmup.loss.next_token_loss
+    real = warmup.loop.backward
     calls = []
 
-    def dies(model, batch):
+    def dies(*args):
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return real(model, batch)
+        return real(*args)
 
-    monkeypatch.setattr(warmup.loss, "next_token_loss", dies)
+    monkeypatch.setattr(warmup.loop, "backward", dies)
     with pytest.raises(KeyboardInterrupt):
         warmup.run(WARMUP, model_folder, corpus_files[0], tmp_path / "warmup", tmp_path / "state")
     assert not (tmp_path / "warmup").exists()

@@ -1,0 +1,98 @@
+"""The training loop of every probe: seeded order of rows, a schedule, progress with an ETA, resumable state.
+
+The order of the data is a function of (seed, epoch), and state is saved every `save_every` steps, so an interrupted
+warm-up goes on where it was, to the same bits.
+"""
+
+import contextlib
+import math
+
+import torch
+
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.common.files import atomic_path
+from hybrid_lora.common.progress import Progress
+from hybrid_lora.common.seeds import derive
+from hybrid_lora.modeling import batches, load, loss
+
+
+def run(what, options, total, work, optimizers, update, state, restore):
+    """Train for options["steps"] steps; returns one record a step: {step, elapsed_s, loss, ...}.
+
+    what: name in progress and messages; options: config `probes.*.warmup`; total: number of rows; work: folder of the
+    state; optimizers: their learning rates are scaled by the schedule. update(step, rows) makes one step on these row
+    numbers and returns its loss or a dict with `loss`; state() gives what must survive a kill, beside the optimizers,
+    as a dict for torch.save, and restore(state) puts it back. Raises UserError at a loss that is not finite.
+    """
+    path, records = work / "loop.pt", []
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    if path.exists():
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        restore(saved["state"])
+        for optimizer, one in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(one)
+        records = saved["records"]
+        print(f"{what}: resuming after step {len(records)}", flush=True)
+    progress = Progress(what, options["steps"], start=len(records))
+    before = records[-1]["elapsed_s"] if records else 0.0
+    for step in range(len(records), options["steps"]):
+        _set_rates(optimizers, rates, _schedule(options["schedule"], step, options["steps"]))
+        found = update(step, rows_of(step, options, total))
+        found = found if isinstance(found, dict) else {"loss": found}
+        if not all(math.isfinite(value) for value in found.values()):
+            raise UserError(f"{what}: loss is {found['loss']} at step {step + 1}; lower its learning rate or check the data")
+        records.append({"step": step + 1, "elapsed_s": round(before + progress.elapsed(), 3), **found})
+        progress.step(**found)
+        if (step + 1) % options["save_every"] == 0 and step + 1 < options["steps"]:
+            with atomic_path(path) as temporary:
+                saved = [optimizer.state_dict() for optimizer in optimizers]
+                torch.save({"state": state(), "optimizers": saved, "records": records}, temporary)
+    return records
+
+
+def encode(words, rows, options, where):
+    """[(token ids, prompt length)] of the rows that keep a target within max_length; UserError if less than a batch."""
+    encoded = [batches.encode(words, row["messages"], options["max_length"]) for row in rows]
+    encoded = [(ids, prompt) for ids, prompt in encoded if prompt < len(ids)]  # cut before the answer: nothing to learn
+    if len(encoded) < options["batch_size"]:
+        raise UserError(f"{where}: {len(encoded)} usable rows, probes.*.warmup.batch_size is {options['batch_size']}")
+    return encoded
+
+
+def backward(model, chosen, pad_id, options, forward=loss.next_token_loss, autocast=False):
+    """Accumulate the gradient of the mean loss (nats per target token) over the rows `chosen`; returns the loss.
+
+    The rows pass in parts of options["device_batch_size"], each weighted by its share of target tokens, so the result
+    does not depend on that size. forward(model, batch) gives (mean loss, number of target tokens).
+    """
+    size = options["device_batch_size"]
+    tokens = sum(len(ids) - prompt for ids, prompt in chosen)
+    total, device = 0.0, load.device()
+    for start in range(0, len(chosen), size):
+        batch = batches.collate(chosen[start : start + size], pad_id, device)
+        with torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext():
+            value, count = forward(model, batch)
+        (value * (count / tokens)).backward()
+        total += value.item() * count / tokens
+    return total
+
+
+def rows_of(step, options, total):
+    """Row numbers of a step's batch: whole batches from a permutation that depends on (seed, epoch) alone."""
+    per_epoch = total // options["batch_size"]
+    epoch, position = divmod(step, per_epoch)
+    generator = torch.Generator().manual_seed(derive(options["seed"], "warmup-order", epoch))
+    order = torch.randperm(total, generator=generator)
+    return order[position * options["batch_size"] : (position + 1) * options["batch_size"]].tolist()
+
+
+def _set_rates(optimizers, rates, factor):
+    for optimizer, bases in zip(optimizers, rates, strict=True):
+        for group, base in zip(optimizer.param_groups, bases, strict=True):
+            group["lr"] = base * factor
+
+
+def _schedule(name, step, steps):
+    """Factor on the learning rate at a step counted from 0: constant | linear | cosine decay."""
+    share = step / max(steps, 1)
+    return {"constant": 1.0, "linear": 1 - share, "cosine": 0.5 * (1 + math.cos(math.pi * share))}[name]
