@@ -1,1 +1,1 @@
-"""Scores stage: per-batch dumps -> one ranked score per module and criterion (Eq. 13-15)."""
+"""Scores stage: what probes measured -> one ranked score per module and criterion (Eq. 8-15)."""

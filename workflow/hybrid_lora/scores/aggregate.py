@@ -1,89 +1,75 @@
-"""Sensitivity dumps -> score file: s = (1/r) ||e * g||_1 per batch (Eq. 12), then mu, sigma and the criterion.
+"""One criterion's score file: dumps or a probe's result -> score and rank of every module (Eq. 8-15).
 
 The arithmetic is in float64 over the dumps' unrounded float32.
 """
 
 import sys
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from hybrid_lora.common import code, manifest
+from hybrid_lora.common.cli import folder
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.contracts import modules as modules_file
-from hybrid_lora.contracts import scores, sensitivity
-from hybrid_lora.scores import criteria
+from hybrid_lora.contracts import scores
+from hybrid_lora.scores import criteria, sources
 
 
-def run(settings, modules, dumps, out):
-    """settings: {criterion, model, probe, partitions, seed}; modules: modules.json; dumps: sensitivity chunks."""
-    listed = modules_file.read(modules)["modules"]
-    names = [module["module"] for module in listed]
-    criterion = settings["criterion"]
-    if criterion == "random":
-        mu = sigma = [None] * len(names)
-        values, direction, batches = criteria.random(names, settings["seed"]), "ascending", 0
-    else:
-        batches = settings["partitions"]
-        per_batch = sensitivities(dumps, names, batches)
-        mu, sigma = per_batch.mean(axis=0), per_batch.std(axis=0)  # ddof=0: Eq. 15
-        aggregate, direction = criteria.FROM_SENSITIVITY[criterion]
-        values = aggregate(mu, sigma)
-        mu, sigma = mu.tolist(), sigma.tolist()
-    ranked = criteria.ranks(values, direction)
-    rows = [
-        {
-            **{key: module[key] for key in ("module", "layer", "type", "params")},
-            "mu": mu[i],
-            "sigma": sigma[i],
-            "score": float(values[i]),
-            "rank": int(ranked[i]),
-            "batches": batches,
-        }
-        for i, module in enumerate(listed)
-    ]
+def run(settings, modules, dumps, measured_on, out):
+    """settings: {criterion, model, probe, batches (of criteria with dumps), seed (random)}; modules: modules.json.
+
+    dumps: chunks, or the manifest of an alpha, adalora or autolora training; measured_on: [manifest of the training
+    that the dumps must have been measured on], or [].
+    """
+    listed = modules_file.read(modules)
+    name = settings["criterion"]
+    if name not in criteria.CRITERIA:
+        raise UserError(f"settings: criterion '{name}' is not known; allowed: {', '.join(criteria.CRITERIA)}")
+    found = _score(settings, criteria.CRITERIA[name], listed, dumps, measured_on)
+    rows = _rows(listed["modules"], found, criteria.CRITERIA[name].direction)
     about = {
-        "criterion": criterion,
-        "direction": direction,
-        "batches": batches,
+        "criterion": name,
+        "direction": criteria.CRITERIA[name].direction,
+        "batches": found["batches"],
         "model": settings["model"],
         "probe": settings["probe"],
     }
     scores.write(out, rows, about)
-    inputs = {"modules": modules, "sensitivity": dumps}
+    inputs = {"modules": modules, "dumps": dumps, "measured_on": measured_on}
     manifest.write_beside(out, "scores.aggregate", settings, inputs, code.sources("hybrid_lora.scores.aggregate"))
     first = min(rows, key=lambda row: row["rank"])
-    print(f"{criterion}: {len(rows)} modules, {batches} batches, first to full fine-tuning: {first['module']}", file=sys.stderr)
+    print(f"{name}: {len(rows)} modules, {found['batches']} batches, first to full: {first['module']}", file=sys.stderr)
 
 
-def sensitivities(dumps, names, batches):
-    """Array s[batch, module] in float64 (Eq. 12) for batches 0..`batches`-1 and modules in the order of `names`.
+def _score(settings, criterion, listed, dumps, measured_on):
+    """{score, importance, mu, sigma, batches}: arrays over modules, None where the criterion has none."""
+    nothing = {"importance": None, "mu": None, "sigma": None, "batches": 0}
+    if criterion.source is None:
+        names = [module["module"] for module in listed["modules"]]
+        return nothing | {"score": criteria.random(names, settings["seed"])}
+    if not dumps:
+        raise UserError(f"criterion {settings['criterion']} is computed from {criterion.source}; --dumps names no file")
+    if criterion.source == "warmup":
+        return nothing | {"score": sources.alphas(folder(dumps[0]), listed)}
+    if criterion.score is None:
+        value, importance = sources.importances(folder(dumps[0]), settings["criterion"], listed)
+        return nothing | {"score": value, "importance": importance}
+    training = folder(measured_on[0]) if measured_on else None
+    found = sources.per_batch(criterion.source, dumps, listed, settings["batches"], training)
+    mu, sigma = found.mean(axis=0), found.std(axis=0)  # ddof=0: Eq. 15
+    return nothing | {"score": criterion.score(mu, sigma), "mu": mu, "sigma": sigma, "batches": len(found)}
 
-    Raises UserError on dumps of different warm-ups, other modules, missing batches or values that are not finite.
-    """
-    tables, warmups = [], {}
-    for path in dumps:
-        table, about = sensitivity.read(path)
-        warmups[about.get("warmup_sha256")] = path
-        tables.append(table)
-    if len(warmups) > 1:
-        one, other = list(warmups.values())[:2]
-        raise UserError(f"{other}: computed with another warm-up than {one}; recompute the sensitivities of this probe")
-    table = pa.concat_tables(tables)
-    table = table.filter(pc.less(table["batch"], batches))
-    foreign = sorted(set(pc.unique(table["module"]).to_pylist()) ^ set(names))
-    if foreign:
-        raise UserError(f"{dumps[0]}: module '{foreign[0]}' is not in both the dumps and the model; a dump of another model?")
-    product = pc.abs(pc.multiply(pc.cast(table["e"], pa.float64()), pc.cast(table["grad"], pa.float64())))
-    table = table.append_column("product", product)
-    grouped = table.group_by(["batch", "module"]).aggregate([("product", "mean")])
-    result = np.full((batches, len(names)), np.nan)
-    column = {name: i for i, name in enumerate(names)}
-    where = [column[name] for name in grouped["module"].to_pylist()]
-    result[grouped["batch"].to_numpy(), where] = grouped["product_mean"].to_numpy()
-    bad = np.argwhere(~np.isfinite(result))
-    if len(bad):
-        t, i = bad[0]
-        raise UserError(f"{dumps[0]}: batch {t} of module {names[i]} is missing or not finite in the sensitivity dumps")
-    return result
+
+def _rows(modules, found, direction):
+    ranked = criteria.ranks(found["score"], direction, found["importance"])
+
+    def at(key, i):
+        return None if found[key] is None else float(found[key][i])
+
+    return [
+        {
+            **{key: module[key] for key in ("module", "layer", "type", "params")},
+            **{key: at(key, i) for key in ("mu", "sigma", "score", "importance")},
+            "rank": int(ranked[i]),
+            "batches": found["batches"],
+        }
+        for i, module in enumerate(modules)
+    ]

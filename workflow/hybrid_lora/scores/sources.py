@@ -1,0 +1,137 @@
+"""What criteria read: per-batch dumps as arrays [batch, module] in float64, or one value a module.
+
+Whatever does not belong together (other model, other warm-up, missing or doubled batches, values that are not finite)
+is refused with the file, module and batch named. Dumps are read one chunk at a time, so memory does not grow with K.
+"""
+
+import sys
+
+import numpy as np
+
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.contracts import importance as importance_file
+from hybrid_lora.contracts import measurements, probe_state, sensitivity, tables, weights
+
+COLUMNS = {"sensitivity": ("batch", "module", "e", "grad")}
+PER_BATCH = ("batch", "module", "value")
+
+
+def per_batch(kind, dumps, listed, batches, measured_on=None):
+    """Array [batch, module] of batches 0..`batches`-1 in the order of the candidates.
+
+    kind: sensitivity (s = (1/r) ||e * g||_1, Eq. 12), or a kind of contracts/measurements (its value); dumps: paths of
+    the chunks; listed: a modules.json as read; measured_on: folder of the training that they must have been measured on.
+    """
+    names = [module["module"] for module in listed["modules"]]
+    column = {name: i for i, name in enumerate(names)}
+    total, count = np.zeros((batches, len(names))), np.zeros((batches, len(names)), dtype=np.int64)
+    expected = weights.sha256(measured_on) if measured_on else None
+    first = None
+    for path in dumps:
+        table, about = _load(kind, path)
+        expected, first = _same_origin(path, about, kind, listed["model"], expected, first or path)
+        where, chosen = _places(path, table, column, batches)
+        if kind == "sensitivity":
+            values = np.abs(table["e"].to_numpy().astype(np.float64) * table["grad"].to_numpy().astype(np.float64))
+        else:
+            values = table["value"].to_numpy()
+        total += np.bincount(where, values[chosen], minlength=total.size).reshape(total.shape)
+        new = np.bincount(where, minlength=total.size).reshape(total.shape)
+        _not_twice(path, names, count, new)
+        count += new
+    _complete(dumps, names, total, count)
+    return total / count
+
+
+def _load(kind, path):
+    if kind == "sensitivity":
+        return tables.read_with_metadata(path, sensitivity.SCHEMA, "probe sensitivity", COLUMNS["sensitivity"])
+    return tables.read_with_metadata(path, measurements.SCHEMA, f"probe {kind}", PER_BATCH)
+
+
+def _same_origin(path, about, kind, model, expected, first):
+    """(SHA-256 of the warm-up, file it was taken from); UserError if this file is of another model, warm-up or kind."""
+    if about.get("kind", kind) != kind:
+        raise UserError(f"{path}: holds {about['kind']}, {kind} is needed here")
+    _same_model(path, about, model)
+    found = about.get("warmup_sha256")
+    if found is None:
+        print(f"warning: {path} does not say which warm-up it was computed with; taken as it is", file=sys.stderr)
+        return expected, first
+    if expected is not None and found != expected:
+        other = f"than {first}" if first != path else "than the probe's present one"
+        raise UserError(f"{path}: computed with another warm-up {other}; recompute the dumps of this probe")
+    return found, first
+
+
+def _same_model(path, about, model):
+    theirs = about.get("model", model)
+    if theirs != model:
+        raise UserError(f"{path}: computed on model {theirs.get('id')} ({_short(theirs)}), not {model['id']} ({_short(model)})")
+
+
+def _short(model):
+    return f"revision {model.get('revision')}, architecture {str(model.get('architecture_sha256'))[:8]}"
+
+
+def _places(path, table, column, batches):
+    """(flat index batch * modules + module of each wanted row, mask of the wanted rows)."""
+    encoded = table["module"].combine_chunks().dictionary_encode()
+    present = encoded.dictionary.to_pylist()
+    foreign = sorted(set(present) ^ set(column))
+    if foreign:
+        raise UserError(f"{path}: module '{foreign[0]}' is not in both the dumps and the model; a dump of another model?")
+    module = np.array([column[name] for name in present])[encoded.indices.to_numpy()]
+    batch = table["batch"].to_numpy()
+    chosen = (batch >= 0) & (batch < batches)
+    return batch[chosen].astype(np.int64) * len(column) + module[chosen], chosen
+
+
+def _not_twice(path, names, count, new):
+    twice = np.argwhere((count > 0) & (new > 0))
+    if len(twice):
+        t, i = twice[0]
+        raise UserError(f"{path}: batch {t} of module {names[i]} is in another dump too; each batch must be given once")
+
+
+def _complete(dumps, names, total, count):
+    """Every batch and module has all its components, and their sum is finite."""
+    missing = np.argwhere((count == 0) | (count != count.max()) | ~np.isfinite(total))
+    if len(missing):
+        t, i = missing[0]
+        where = dumps[0] if len(dumps) == 1 else f"{len(dumps)} dumps from {dumps[0]}" if dumps else "no dump given"
+        raise UserError(f"{where}: batch {t} of module {names[i]} is missing or not finite")
+
+
+def alphas(folder, listed):
+    """|alpha| of every module (Eq. 8), float64, from the folder of a probe's warm-up."""
+    found = probe_state.alphas(folder / "probe.safetensors")
+    names = [module["module"] for module in listed["modules"]]
+    foreign = sorted(set(found) ^ set(names))
+    if foreign:
+        raise UserError(f"{folder}: module '{foreign[0]}' is not in both the warm-up and the model; of another model?")
+    return _finite(folder, names, np.array([abs(found[name]) for name in names], dtype=np.float64))
+
+
+def importances(folder, criterion, listed):
+    """(value, importance) of every module, float64, from the folder of an adalora or autolora probe."""
+    path = folder / importance_file.NAME
+    rows, about = importance_file.read(path)
+    if about.get("criterion", criterion) != criterion:
+        raise UserError(f"{path}: holds {about['criterion']}, {criterion} is needed here")
+    _same_model(path, about, listed["model"])
+    names = [module["module"] for module in listed["modules"]]
+    found = {row["module"]: row for row in rows}
+    foreign = sorted(set(found) ^ set(names))
+    if foreign or len(found) != len(rows):
+        name = foreign[0] if foreign else "(listed twice)"
+        raise UserError(f"{path}: module '{name}' is not in both the file and the model; of another model?")
+    value = _finite(path, names, np.array([found[name]["value"] for name in names], dtype=np.float64))
+    return value, _finite(path, names, np.array([found[name]["importance"] for name in names], dtype=np.float64))
+
+
+def _finite(path, names, values):
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise UserError(f"{path}: the value of module {names[wrong[0]]} is not finite")
+    return values
