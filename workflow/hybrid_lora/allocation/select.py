@@ -8,8 +8,8 @@ ends the selection there, `skip` goes on to smaller ones further down; the paper
 import sys
 from fractions import Fraction
 
+from hybrid_lora.allocation import checks
 from hybrid_lora.common import code, manifest
-from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import sha256_file
 from hybrid_lora.contracts import allocation
 from hybrid_lora.contracts import modules as modules_file
@@ -19,15 +19,16 @@ from hybrid_lora.contracts.modules import TYPES
 
 def run(settings, scores, modules, out):
     """settings: {unit, amount, overflow, lora: {rank, alpha, dropout}}."""
+    _check(settings)
     rows, about = scores_file.read(scores)
     listed = modules_file.read(modules)
-    _check(scores, rows, listed["modules"])
+    checks.modules(modules, listed["modules"])
+    checks.scores(scores, rows, about, listed["modules"])
     fft, used = select(rows, settings["unit"], settings["amount"], settings["overflow"])
-    chosen = set(fft)
-    lora_rows = [row for row in listed["modules"] if row["module"] not in chosen]
-    rank = settings["lora"]["rank"]
-    fft_params = sum(row["params"] for row in rows if row["module"] in chosen)
-    lora_params = sum(rank * (row["in_features"] + row["out_features"]) for row in lora_rows)
+    # In order of layers, not of the file: which module comes first in modules.json means nothing.
+    in_order = sorted(listed["modules"], key=_tie)
+    lora_rows = [row for row in in_order if row["module"] not in set(fft)]
+    fft_params, lora_params = trainable(in_order, fft, settings["lora"]["rank"])
     amount = {"limit" if settings["unit"] == "absolute" else "ratio": settings["amount"]}
     result = {
         "schema_version": allocation.SCHEMA_VERSION,
@@ -59,7 +60,7 @@ def select(rows, unit, amount, overflow):
     # Exact: in floating point 0.29 * 100 is 28.999999999999996 and the 29th module would not fit.
     limit = Fraction(str(amount)) * (1 if unit == "absolute" else sum(size.values()))
     names, total = [], 0
-    for row in sorted(rows, key=lambda row: (row["rank"], row["layer"], TYPES.index(row["type"]))):
+    for row in sorted(rows, key=lambda row: (row["rank"], *_tie(row))):
         if total + size[row["module"]] <= limit:
             names.append(row["module"])
             total += size[row["module"]]
@@ -68,11 +69,21 @@ def select(rows, unit, amount, overflow):
     return names, total if unit == "absolute" else total / sum(size.values())
 
 
-def _check(path, rows, listed):
-    ours, theirs = {row["module"]: row["params"] for row in rows}, {m["module"]: m["params"] for m in listed}
-    wrong = sorted(set(ours) ^ set(theirs)) or sorted(name for name in ours if ours[name] != theirs[name])
-    if wrong or len(rows) != len(ours):
-        name = wrong[0] if wrong else "(listed twice)"
-        raise UserError(f"{path}: module '{name}' does not agree with the model's list; scores of another model?")
-    if sorted(row["rank"] for row in rows) != list(range(1, len(rows) + 1)):
-        raise UserError(f"{path}: column 'rank' must hold 1..{len(rows)}, each once")
+def trainable(modules, fft, rank):
+    """(parameters of the modules named in `fft`, LoRA parameters of the others: rank * (in + out) each)."""
+    chosen = set(fft)
+    full = sum(row["params"] for row in modules if row["module"] in chosen)
+    return full, sum(rank * (row["in_features"] + row["out_features"]) for row in modules if row["module"] not in chosen)
+
+
+def _tie(row):
+    return row["layer"], TYPES.index(row["type"])
+
+
+def _check(settings):
+    where = "allocation settings"
+    checks.keys(settings, ("unit", "amount", "overflow", "lora"), where)
+    checks.choice(settings, "unit", checks.UNITS, where)
+    checks.choice(settings, "overflow", checks.OVERFLOWS, where)
+    (checks.limit if settings["unit"] == "absolute" else checks.share)(settings["amount"], "amount", where)
+    checks.rank(settings["lora"], where)
