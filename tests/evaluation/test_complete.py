@@ -2,12 +2,15 @@
 
 import argparse
 import hashlib
+import json
+import shutil
+import sys
 
 import pytest
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.contracts import benchmarks, completions
-from hybrid_lora.evaluation import complete, prompts, transformers_backend
+from hybrid_lora.evaluation import complete, prompts, transformers_backend, vllm_backend
 from hybrid_lora.modeling import load
 
 SETTINGS = {
@@ -91,6 +94,72 @@ def test_finished_batches_survive_a_kill(tmp_path, model_folder, benchmark, monk
     monkeypatch.setattr(transformers_backend, "open_engine", watched(99))
     assert run(tmp_path / "cut", model_folder, benchmark) == whole
     assert seen == [4, 4, 2]  # ten samples in batches of four, none twice
+
+
+def test_the_models_own_sampling_defaults_are_not_used(tmp_path, model_folder, benchmark):
+    """Qwen2.5's generation_config.json asks for a repetition penalty; the settings do not."""
+    other = tmp_path / "model"
+    shutil.copytree(model_folder, other)
+    own = json.loads((other / "generation_config.json").read_text())
+    (other / "generation_config.json").write_text(json.dumps(own | {"repetition_penalty": 5.0, "temperature": 0.1, "top_k": 1}))
+    for temperature in (0.0, 1.0):
+        plain = run(tmp_path / f"a{temperature}", model_folder, benchmark, temperature=temperature, max_new_tokens=12)
+        assert run(tmp_path / f"b{temperature}", other, benchmark, temperature=temperature, max_new_tokens=12) == plain
+
+
+def test_batches_may_finish_in_any_order(tmp_path, model_folder, benchmark, monkeypatch):
+    """An engine that schedules by itself is handed all batches; rows come out as if it had done them in turn."""
+    import contextlib
+
+    whole, real, handed = run(tmp_path / "whole", model_folder, benchmark), transformers_backend.open_engine, []
+
+    class Scheduling:
+        def __init__(self, generate):
+            self.generate = generate
+
+        def stream(self, batches):
+            handed.append(len(batches))
+            for key, texts, seed in reversed(batches):
+                yield key, self.generate(texts, seed)
+
+    @contextlib.contextmanager
+    def engine(*arguments):
+        with real(*arguments) as generate:
+            yield Scheduling(generate)
+
+    monkeypatch.setattr(transformers_backend, "open_engine", engine)
+    assert run(tmp_path / "any", model_folder, benchmark) == whole
+    assert handed == [3]
+
+
+def test_prompt_beyond_the_context(tmp_path, model_folder, benchmark):
+    with pytest.raises(UserError) as error:
+        run(tmp_path, model_folder, benchmark, prompt="{problem} SECRET" + " word" * 300)
+    assert str(error.value).startswith("math-500: the prompt of id 'p")
+    assert "leaves no room in the context of 256" in str(error.value) and "\n" not in str(error.value)
+    assert "SECRET" not in str(error.value)
+
+
+def test_context_that_is_set_for_vllm(tmp_path, model_folder, benchmark):
+    with pytest.raises(UserError, match=r"has \d+ tokens, which leaves no room in the context of 8;"):
+        run(tmp_path, model_folder, benchmark, backend="vllm", vllm={"max_model_len": 8})
+
+
+def test_what_is_cut_off_is_reported(tmp_path, model_folder, benchmark, capfd):
+    rows = run(tmp_path, model_folder, benchmark)
+    cut = sum(row["finish_reason"] == "length" for row in rows)
+    told = capfd.readouterr().err
+    assert f"r math-500: {cut} of 10 completions are cut off" in told and "prompts leave less" not in told
+    run(tmp_path, model_folder, benchmark, max_new_tokens=250, samples=1)
+    assert "math-500: 5 of 5 prompts leave less than max_new_tokens, 250, of the context of 256" in capfd.readouterr().err
+
+
+def test_vllm_that_is_not_installed(tmp_path, model_folder, benchmark, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    for name in vllm_backend.PRIVATE:
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(UserError, match=r"^evaluation\.backend is vllm, which is not installed; use the GPU lock or backend: tr"):
+        run(tmp_path, model_folder, benchmark, backend="vllm")
 
 
 def test_options_are_listed_by_letter(model_folder):

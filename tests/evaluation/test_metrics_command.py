@@ -94,5 +94,43 @@ def test_refusals(tmp_path, capsys, settings, message):
 def test_grades_of_another_benchmark():
     with pytest.raises(UserError, match="not those of the benchmark"):
         metrics.compute(
-            [{"id": "z"}], "math", [{"id": "a", "correct": True, "error": None}], [], {"k": 1, "samples": 1, "seed": 0}
+            [{"id": "z"}],
+            "math",
+            [{"id": "a", "sample": 0, "correct": True, "error": None}],
+            [],
+            {"k": 1, "samples": 1, "seed": 0},
         )
+
+
+def verdict(id, sample=0):
+    return {"id": id, "sample": sample, "correct": True, "error": None}
+
+
+@pytest.mark.parametrize(
+    ("ids", "verdicts", "said"),
+    [
+        ("ab", [verdict("a"), verdict("a")], "id 'a', sample 0 stands there twice"),
+        ("ab", [verdict("a"), verdict(None)], "id 'None', sample 0 has no id or sample"),
+        ("ab", [verdict("a"), verdict("b", None)], "id 'b', sample None has no id or sample"),
+        ("ab", [verdict("a"), verdict("b"), verdict("b", 1)], "id 'b' has 2 samples"),
+        ("abc", [verdict("a"), verdict("b")], "(2 against 3, e.g. 'c' is in one alone)"),
+        ("a", [verdict("a"), verdict("b")], "(2 against 1, e.g. 'b' is in one alone)"),
+        ("aab", [verdict("a"), verdict("b")], "has the id 'a' twice"),
+        ("a", [], "(0 against 1"),
+    ],
+)
+def test_mismatched_ids_are_one_line(ids, verdicts, said):
+    with pytest.raises(UserError) as caught:
+        metrics.compute([{"id": i} for i in ids], "math", verdicts, [], {"k": 1, "samples": 1, "seed": 0}, "g.parquet")
+    assert str(caught.value).startswith("g.parquet: ") and said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["subject", "level", "category", "difficulty", "High-level domain", "Subdomain"])
+def test_groups_are_means_of_their_problems(column):
+    problems = [{"id": i, column: group} for i, group in zip("abcde", ["x", "x", "x", "y", None])]
+    verdicts = [{**verdict(i), "correct": i in "abe"} for i in "abcde"]
+    record = metrics.compute(problems, "math", verdicts, [], {"k": 1, "samples": 1, "seed": 0})
+    found = {name: (part["value"], part["n"]) for name, part in record["groups"][column].items()}
+    assert found == {"x": (pytest.approx(2 / 3), 3), "y": (0.0, 1), "none": (1.0, 1)} and list(record["groups"]) == [column]
+    whole = record["groups"][column]["x"]
+    assert 0 <= whole["low"] < whole["value"] < whole["high"] <= 1

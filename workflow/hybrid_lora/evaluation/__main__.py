@@ -1,4 +1,4 @@
-"""Evaluate a run on a benchmark: complete, grade, metrics."""
+"""Evaluate a run on a benchmark: complete, grade, metrics; compare runs."""
 
 import argparse
 import sys
@@ -31,6 +31,10 @@ def add_commands(subparsers):
     grade = cli.command(subparsers, "grade", _grade, "grade completions", paths=inputs, outputs=["out"])
     grade.add_argument("--workers", type=_positive, default=1, metavar="N", help="programs or comparisons at a time (default 1)")
     cli.command(subparsers, "metrics", _metrics, "metrics of one run", paths=["grades", *inputs], outputs=["out"])
+    summary = "paired comparisons of runs, spread over seeds"
+    compare = cli.command(subparsers, "compare", _compare, summary, outputs=["csv", "seeds", "md"])
+    # Snakemake expands an empty list of inputs to nothing; what that means is said by the command, not by argparse.
+    compare.add_argument("--grades", type=Path, required=True, nargs="*", metavar="PATH", help="files that the settings name")
 
 
 def _positive(text):
@@ -56,6 +60,12 @@ def _metrics(arguments):
     from hybrid_lora.evaluation import metrics
 
     metrics.run(arguments)
+
+
+def _compare(arguments):
+    from hybrid_lora.evaluation import compare
+
+    compare.run(arguments)
 
 
 def main(argv=None):

@@ -8,6 +8,7 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.progress import Progress
 from hybrid_lora.contracts import benchmarks, completions, grades
 from hybrid_lora.grading import dispatch
+from hybrid_lora.grading.verdict import summary
 
 
 def run(arguments):
@@ -54,11 +55,3 @@ def record(row, verdict):
     """One row of grades.parquet."""
     extracted = None if verdict.extracted is None else verdict.extracted.encode("utf-8", "replace").decode()
     return {"id": row["id"], "sample": row["sample"], "correct": verdict.correct, "extracted": extracted, "error": verdict.error}
-
-
-def summary(verdicts):
-    """`71 of 100 correct; no-answer 3, timeout 1`: kinds of error without their details."""
-    right = sum(verdict.correct is True for verdict in verdicts)
-    kinds = collections.Counter(verdict.error.split(":")[0] for verdict in verdicts if verdict.error)
-    shown = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-    return f"{right} of {len(verdicts)} correct" + (f"; {shown}" if shown else "")

@@ -15,9 +15,10 @@ from hybrid_lora.common import code, manifest, seeds
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.contracts import benchmarks, completions, grades
 from hybrid_lora.contracts import metrics as contract
+from hybrid_lora.evaluation import paired
 
 RESAMPLES = 10_000
-GROUPS = ("subject", "level", "category", "difficulty", "Subdomain")
+GROUPS = ("subject", "level", "category", "difficulty", "High-level domain", "Subdomain")
 KEYS = ("k", "samples", "seed")
 
 
@@ -43,17 +44,18 @@ def run(arguments):
 def compute(problems, kind, verdicts, written, settings, path="grades"):
     """The metrics record. settings: {k, samples, seed, metric (optional: its name)}; path: named in errors."""
     k, samples, seed = check(settings)
-    counts = collections.Counter(verdict["id"] for verdict in verdicts)
-    if not problems or set(counts) != {problem["id"] for problem in problems}:
-        raise UserError(f"{path}: its ids are not those of the benchmark ({len(counts)} against {len(problems)}); grade it again")
-    for name, count in sorted(counts.items()):
-        if count != samples:
-            raise UserError(f"{path}: id '{name}' has {count} samples; the benchmark's key 'samples' says {samples}")
-    right = collections.Counter(verdict["id"] for verdict in verdicts if verdict["correct"])
-    values = {problem["id"]: pass_at(k, samples, right[problem["id"]]) for problem in problems}
-    default = "accuracy" if kind == "choice" and k == 1 else f"pass@{k}"
+    values = problem_values(verdicts, k, samples, path)
+    ids = [problem["id"] for problem in problems]
+    if len(set(ids)) != len(ids):
+        raise UserError(
+            f"{path}: its benchmark has the id '{collections.Counter(ids).most_common(1)[0][0]}' twice; make it again"
+        )
+    if values.keys() ^ set(ids):
+        example = min(values.keys() ^ set(ids), key=str)
+        what = f"its ids are not those of the benchmark ({len(values)} against {len(ids)}, e.g. '{example}' is in one alone)"
+        raise UserError(f"{path}: {what}; grade it again")
     return {
-        "metric": settings.get("metric") or default,
+        "metric": settings.get("metric") or metric_name(kind, k),
         **interval(list(values.values()), seeds.derive(seed, "bootstrap")),
         "k": k,
         "samples": samples,
@@ -62,6 +64,22 @@ def compute(problems, kind, verdicts, written, settings, path="grades"):
         "errors": dict(sorted(collections.Counter(v["error"].split(":")[0] for v in verdicts if v["error"]).items())),
         "groups": groups(problems, values, seed),
     }
+
+
+def problem_values(verdicts, k, samples, path):
+    """{id: pass@k} of the rows of a grades file, named in errors; UserError unless each id has `samples` different samples."""
+    seen = collections.defaultdict(set)
+    for verdict in verdicts:
+        name, sample = verdict["id"], verdict["sample"]
+        if name is None or sample is None or sample in seen[name]:
+            what = "has no id or sample" if name is None or sample is None else "stands there twice"
+            raise UserError(f"{path}: id '{name}', sample {sample} {what}; not a file of evaluation grade, grade it again")
+        seen[name].add(sample)
+    for name in sorted(seen):
+        if len(seen[name]) != samples:
+            raise UserError(f"{path}: id '{name}' has {len(seen[name])} samples; the benchmark's key 'samples' says {samples}")
+    right = collections.Counter(verdict["id"] for verdict in verdicts if verdict["correct"])
+    return {name: pass_at(k, samples, right[name]) for name in seen}
 
 
 def check(settings):
@@ -75,21 +93,21 @@ def check(settings):
     return k, samples, settings["seed"]
 
 
+def metric_name(kind, k):
+    """`accuracy` for one answer to a choice question, else `pass@k`."""
+    return "accuracy" if kind == "choice" and k == 1 else f"pass@{k}"
+
+
 def pass_at(k, samples, correct):
     """Unbiased estimate of the chance that at least one of k samples is correct, from `correct` of `samples`."""
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
 def interval(values, seed):
-    """{value, low, high, n}: mean over problems and its 95 % percentile bootstrap interval.
-
-    Resampling problems is drawing how often each distinct value occurs: a multinomial draw, the same in distribution.
-    """
-    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    n = len(values)
-    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES) @ distinct / n
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"value": float(math.fsum(values) / n), "low": float(low), "high": float(high), "n": n}
+    """{value, low, high, n}: mean over problems and its 95 % percentile bootstrap interval."""
+    draws = paired.resampled_means(values, np.random.default_rng(seed), RESAMPLES)
+    low, high = np.percentile(draws, paired.INTERVAL)
+    return {"value": float(math.fsum(values) / len(values)), "low": float(low), "high": float(high), "n": len(values)}
 
 
 def groups(problems, values, seed):

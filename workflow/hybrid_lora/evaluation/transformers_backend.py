@@ -25,6 +25,8 @@ def open_engine(model_folder, policy, tokenizer, settings):
         eos_token_id=sorted(stops),
         pad_token_id=tokenizer.pad_token_id,
     )
+    # `generate` fills what is unset from here: released models bring a repetition penalty that nobody has asked for.
+    model.generation_config = config
 
     @torch.inference_mode()
     def generate(prompts, seed):
