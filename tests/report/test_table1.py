@@ -30,6 +30,7 @@ def table(tmp_path):
         metrics_paths = [path for row in rows for path in row["metrics"].values()]
         tunable = [row["tunable"] for row in rows if row["tunable"]]
         outputs = ["--csv", str(tmp_path / "t.csv"), "--md", str(tmp_path / "t.md"), "--settings", json.dumps(settings)]
+        outputs += ["--tex", str(tmp_path / "t.tex")]
         status = main(["table1", "--metrics", *metrics_paths, "--tunable", *tunable, *outputs])
         if status:
             return status, None, None
@@ -107,6 +108,42 @@ def test_digits_and_intervals(table):
     assert "[" not in table()[2]
 
 
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [
+        ("params", "a share of the candidate modules' parameters (Eq. 4)."),
+        ("modules", "a share of the number of candidate modules."),
+    ],
+)
+def test_note_says_the_one_unit_of_budgets(table, unit, words):
+    assert f"Budgets of full fine-tuning are all in one unit: {words}" in table(unit=unit)[2]
+
+
+def test_note_without_budgets_has_no_unit(table, tmp_path):
+    rows = [_row(tmp_path, index, run, 0) for index, run in enumerate(RUNS[:3])]
+    status, _, text = table(rows=rows, unit=None)
+    assert status == 0 and "Budgets" not in text
+
+
+@pytest.mark.parametrize(
+    ("method", "title"),
+    [
+        ("lora-ffn", "LoRA-FFN"),
+        ("adalora", "AdaLoRA"),
+        ("autolora", "AutoLoRA"),
+        ("lora-drop", "LoRA-Drop"),
+        ("hybrid-1", "Hybrid-LoRA-1"),
+        ("hybrid-4", "Hybrid-LoRA-4"),
+        ("my-method", "my-method"),  # a user's own name stays
+    ],
+)
+def test_approaches_bear_the_papers_names(table, tmp_path, method, title):
+    row = {**_row(tmp_path, 3, RUNS[3], 0), "method": method}
+    _, rows, text = table(rows=[row])
+    assert rows[0]["param_efficient"] == title
+    assert f"| GSPO | {title} (10 % of candidate parameters) | 12.3K |" in text
+
+
 def test_grader_failures_are_told(table):
     assert "The grader failed on 20 completions" in table(unjudged=2)[2]
     assert "grader" not in table()[2]
@@ -153,3 +190,12 @@ def test_budget_names_its_unit():
     assert budget(0.0987, "params") == "9.87 % of candidate parameters"
     assert budget("0.1", "modules") == "10 % of candidate modules"
     assert budget(105e6, "absolute") == "105M parameters"
+
+
+def test_latex_holds_the_same_numbers(table, tmp_path):
+    _, rows, _ = table()
+    text = (tmp_path / "t.tex").read_text()
+    for row in rows:
+        assert f" & {row['math-500 pass@1']} & {row['gpqa accuracy']} & {row['mean']} " in text
+        assert f"[{row['gpqa low']}, {row['gpqa high']}]" in text
+    assert (tmp_path / "t.tex.manifest.json").exists()

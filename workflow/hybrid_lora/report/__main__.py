@@ -1,4 +1,4 @@
-"""report: draw Figure 2, write Table 1 and the index of the results."""
+"""report: draw Figure 2, write Table 1, the index of the results and the diagnosis of the scores."""
 
 import argparse
 import sys
@@ -15,6 +15,11 @@ def add_commands(subparsers):
     table1 = cli.command(subparsers, "table1", _table1, "accuracy and tunable parameters of every run", outputs=["csv", "md"])
     _any_number(table1, "metrics", "metrics.json files that the settings' rows name")
     _any_number(table1, "tunable", "trainable.json files that the settings' rows name")
+    table1.add_argument("--tex", type=Path, metavar="PATH", help="output: the table in LaTeX (default: none)")
+    summary, outputs = "criteria against exact perturbation; what seeds and K change", ["csv", "md", "png", "svg"]
+    diagnose = cli.command(subparsers, "diagnose", _diagnose, summary, paths=["modules"], outputs=outputs)
+    _any_number(diagnose, "scores", "score files that the settings name")
+    _any_number(diagnose, "allocations", "allocation files that the settings name")
     cli.command(subparsers, "index", _index, "one page of all figures and tables", many=["artifacts"], outputs=["out"])
 
 
@@ -32,7 +37,14 @@ def _figure2(arguments):
 def _table1(arguments):
     from hybrid_lora.report import table1
 
-    table1.run(arguments.settings, arguments.metrics, arguments.tunable, arguments.csv, arguments.md)
+    table1.run(arguments.settings, arguments.metrics, arguments.tunable, arguments.csv, arguments.md, arguments.tex)
+
+
+def _diagnose(arguments):
+    from hybrid_lora.report import diagnose
+
+    outputs = (arguments.csv, arguments.md, arguments.png, arguments.svg)
+    diagnose.run(arguments.settings, arguments.modules, arguments.scores, arguments.allocations, *outputs)
 
 
 def _index(arguments):

@@ -1,6 +1,11 @@
 """Numbers as the figures and tables print them."""
 
 BUDGETS = {"params": "of candidate parameters", "modules": "of candidate modules", "absolute": "parameters"}
+IN_WORDS = {
+    "params": "a share of the candidate modules' parameters (Eq. 4)",
+    "modules": "a share of the number of candidate modules",
+    "absolute": "a number of parameters",
+}
 
 
 def short_count(number):

@@ -13,6 +13,7 @@ CAPTIONS = {
     "figure2.svg": "the same figure as vectors",
     "table1.md": "Results on all benchmarks and numbers of tunable parameters",
     "table1.csv": "the same table with exact counts and 95 % intervals",
+    "table1.tex": "the same table with intervals, for LaTeX",
 }
 
 

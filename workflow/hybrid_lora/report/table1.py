@@ -1,7 +1,8 @@
 """Table 1: every run's tunable parameters and its result on each benchmark, in percent, grouped by model.
 
 As in the paper, with one column more (the mean over benchmarks) and each run's budget, since a reader cannot compare
-placements without it. The CSV holds exact parameter counts and the 95 % intervals; nothing is rounded twice.
+placements without it. The CSV holds exact parameter counts and the 95 % intervals, as the LaTeX table does (`table1_latex`); the
+Markdown table shows them where the settings ask for it. Nothing is rounded twice.
 """
 
 import csv
@@ -11,7 +12,7 @@ from hybrid_lora.common import code, manifest
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json, write_text
 from hybrid_lora.contracts import metrics as metrics_file
-from hybrid_lora.report import amounts
+from hybrid_lora.report import amounts, table1_latex
 from hybrid_lora.report.settings import need
 
 TITLES = {
@@ -22,16 +23,25 @@ TITLES = {
     "gpqa": "GPQA",
     "leetcode": "LeetCodeDataset",
 }
-APPROACHES = {"full-ft": "Full-FT", "lora": "LoRA", "hybrid": "Hybrid-LoRA"}
+APPROACHES = {
+    "full-ft": "Full-FT",
+    "lora": "LoRA",
+    "lora-ffn": "LoRA-FFN",
+    "adalora": "AdaLoRA",
+    "autolora": "AutoLoRA",
+    "lora-drop": "LoRA-Drop",
+    "hybrid": "Hybrid-LoRA",
+    **{f"hybrid-{number}": f"Hybrid-LoRA-{number}" for number in (1, 2, 3, 4)},
+}
 UNTRAINED = {"io": "IO", "cot": "COT"}
 ROW_KEYS = ("run", "model", "method", "objective", "budget", "seed", "metrics", "tunable")
 NONE = (None, "", "-", "none")
 
 
-def run(settings, metrics, tunable, csv_path, md_path):
+def run(settings, metrics, tunable, csv_path, md_path, tex_path=None):
     """settings: {digits, unit (of the budgets: params | modules | absolute), benchmarks: [{name}],
     rows: [{run, model, method, objective, budget, seed, metrics: {benchmark: path}, tunable: path or null}]}, and
-    optionally intervals: true to show them in the Markdown table too.
+    optionally intervals: true to show them in the Markdown table too. tex_path: where the LaTeX table goes, None for none.
 
     Paths in the settings must be among `metrics` and `tunable`, so that manifests name all that the numbers come from.
     """
@@ -42,8 +52,11 @@ def run(settings, metrics, tunable, csv_path, md_path):
     benchmarks = [_benchmark(benchmark["name"], rows) for benchmark in settings["benchmarks"]]
     write_text(csv_path, _csv(rows, benchmarks, settings))
     write_text(md_path, _markdown(rows, benchmarks, settings))
+    if tex_path is not None:
+        notes = _notes(rows, {**settings, "intervals": True})
+        write_text(tex_path, table1_latex.render(_grouped(rows), benchmarks, settings["digits"], notes))
     inputs = {"metrics": metrics, "tunable": tunable}
-    for artifact in (csv_path, md_path):
+    for artifact in filter(None, (csv_path, md_path, tex_path)):
         manifest.write_beside(artifact, "report.table1", settings, inputs, code.sources("hybrid_lora.report.table1"))
 
 
@@ -150,6 +163,8 @@ def _result(record, settings):
 
 def _notes(rows, settings):
     notes = ["All results in percent; *Mean* is over the benchmarks. *#Tunable params* counts trained parameters."]
+    if any(row["budget"] for row in rows):
+        notes += [f"Budgets of full fine-tuning are all in one unit: {amounts.IN_WORDS[settings['unit']]}."]
     if settings.get("intervals"):
         notes += ["In brackets: 95 % interval, bootstrap over problems."]
     unjudged = sum(record["unjudged"] for row in rows for record in row["results"].values())
