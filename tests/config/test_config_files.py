@@ -196,7 +196,7 @@ def test_criteria_are_those_that_the_scores_stage_has():
     from hybrid_lora.scores import criteria
 
     allowed = yaml.safe_load(schema.PATH.read_text())["$defs"]["criterion"]["enum"]
-    assert set(allowed) == {*criteria.FROM_SENSITIVITY, "random"}
+    assert set(allowed) == set(criteria.CRITERIA)
     assert {m["criterion"] for m in load_with().values["methods"].values() if m["placement"] == "criterion"} == set(allowed)
 
 

@@ -59,7 +59,12 @@ VALUES = {
     "unknown precision": ("objectives/gspo/precision", "bf61", "objectives.gspo.precision", "did you mean 'bf16'?"),
     "unknown criterion": ("methods/hybrid/criterion", "hybird", "methods.hybrid.criterion", "did you mean 'hybrid'?"),
     "method without a placement": ("methods/mine", {"prompt": "cot"}, "methods.mine.placement", "is missing"),
-    "unknown placement": ("methods/lora/placement", "some", "methods.lora.placement", "allowed: none, full, lora, criterion"),
+    "unknown placement": (
+        "methods/lora/placement",
+        "some",
+        "methods.lora.placement",
+        "allowed: none, full, lora, lora-ffn, criterion",
+    ),
     "unknown source of a model": ("models/demo/source", "web", "models.demo.source", "allowed: hub, local, scratch"),
     "unknown backend": ("evaluation/backend", "sglang", "evaluation.backend", "allowed: vllm, transformers"),
     "unknown sandbox": ("grading/sandbox", "docker", "grading.sandbox", "allowed: bubblewrap, limits, auto"),

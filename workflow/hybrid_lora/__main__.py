@@ -7,13 +7,14 @@ import sys
 from hybrid_lora.common import cli
 
 STAGES = ("config", "data", "model", "probe", "scores", "allocation", "training", "evaluation", "report")
+LIBRARIES = ("grading",)  # below the stages, with commands of their own
 
 
 def parser():
     """The top-level parser with one subparser a stage."""
     top = argparse.ArgumentParser(prog="hybrid_lora", description="Hybrid-LoRA, stage by stage. Snakemake runs these for you.")
     stages = top.add_subparsers(dest="stage", required=True, metavar="stage")
-    for name in STAGES:
+    for name in (*STAGES, *LIBRARIES):
         stage = importlib.import_module(f"hybrid_lora.{name}.__main__")
         summary = stage.__doc__.splitlines()[0]
         sub = stages.add_parser(name, help=summary, description=summary)

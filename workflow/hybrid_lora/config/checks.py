@@ -1,6 +1,7 @@
 """What a schema cannot say: references, budgets, divisibility, files. Only what the runs at hand use is checked."""
 
-from hybrid_lora.config import paths, words
+from hybrid_lora.config import paths, probe_checks, words
+from hybrid_lora.contracts.benchmark_names import VERSIONS
 
 
 def check(values, rows, base, origin):
@@ -14,7 +15,8 @@ def check(values, rows, base, origin):
     for name in models:
         corpora += _check_model(values, name, base, origin)
     for name, method in probes.items():
-        corpora += _check_probe(values, name, method, origin)
+        corpora += probe_checks.check(values, name, method, _criteria(methods, name), origin)
+        objectives += [o for o in probe_checks.objectives(values, name, _criteria(methods, name)) if o not in objectives]
     for name in objectives:
         corpora += _check_objective(values, name, origin)
     for path, name in corpora:
@@ -22,10 +24,16 @@ def check(values, rows, base, origin):
             raise origin.error(path, f"corpus {words.choice(name, values['corpora'])}")
         _check_corpus(values, name, base, origin)
     for probe in probes:
-        _check_validation(values, probe, origin)
+        probe_checks.check_validation(values, probe, _criteria(methods, probe), origin)
     prompts = {method["prompt"]: row for method, row in zip(methods, rows)}
     _check_benchmarks(values, prompts, base, origin)
+    _check_engine(values, origin)
     _check_figure(values, rows, origin)
+    _check_comparisons(values, rows, origin)
+
+
+def _criteria(methods, probe):
+    return _ordered(m["criterion"] for m in methods if m["placement"] == "criterion" and m["probe"] == probe)
 
 
 def _check_rows(values, rows):
@@ -62,27 +70,6 @@ def _check_model(values, name, base, origin):
         if shape[key] % shape[by]:
             raise origin.error((*path, "architecture", key), f"is {shape[key]}, must be a multiple of {by}, {shape[by]}")
     return [((*path, "corpus"), model["corpus"])]
-
-
-def _check_probe(values, name, method, origin):
-    if name not in values["probes"]:
-        raise origin.error(("methods", method, "probe"), f"probe {words.choice(name, values['probes'])}")
-    probe, path = values["probes"][name], ("probes", name)
-    partitions, chunk = probe["sensitivity"]["partitions"], probe["sensitivity"]["batches_per_chunk"]
-    if partitions % chunk:
-        key = (*path, "sensitivity", "batches_per_chunk")
-        raise origin.error(key, f"is {chunk}, must divide partitions, {partitions}")
-    return [((*path, "corpus"), probe["corpus"])]
-
-
-def _check_validation(values, name, origin):
-    """The validation batches are disjoint: the corpus must hold out enough rows."""
-    probe = values["probes"][name]
-    needed = probe["sensitivity"]["partitions"] * probe["sensitivity"]["batch_size"]
-    held = values["corpora"][probe["corpus"]]["validation_rows"]
-    if held < needed:
-        what = f"is {held}, probe '{name}' needs partitions * batch_size = {needed} rows"
-        raise origin.error(("corpora", probe["corpus"], "validation_rows"), what)
 
 
 def _check_objective(values, name, origin):
@@ -139,6 +126,39 @@ def _check_benchmarks(values, prompts, base, origin):
                 what = f"prompt '{prompt}' of method '{row.run.method}' ({row.where}) is missing; defined: {known}"
                 raise origin.error((*path, "prompts"), what)
         _check_data(values, path, benchmark["data"], base, origin)
+        _check_version(benchmark, path, origin)
+        _check_few_shot(values, benchmark, path, prompts, base, origin)
+
+
+def _check_engine(values, origin):
+    engine, gpus = values["evaluation"]["vllm"], values["compute"]["gpus"]
+    used = engine["tensor_parallel"] * engine["data_parallel"]
+    if values["evaluation"]["backend"] == "vllm" and used > max(gpus, 1):  # 0: one engine on the processor
+        what = f"tensor_parallel * data_parallel is {used}, must be at most compute.gpus, {gpus}"
+        raise origin.error(("evaluation", "vllm"), what)
+
+
+def _check_version(benchmark, path, origin):
+    version, problems, known = benchmark["version"], benchmark["problems"], VERSIONS[benchmark["format"]]
+    if version is not None and benchmark["data"] != "generated":
+        if version not in known:
+            raise origin.error((*path, "version"), words.choice(version, [*known, "null"]))
+        if problems > known[version]:
+            raise origin.error((*path, "problems"), f"is {problems}, version {version} has {known[version]}")
+    if (benchmark["subset"] or 0) > problems:
+        raise origin.error((*path, "subset"), f"is {benchmark['subset']}, must be at most problems, {problems}")
+
+
+def _check_few_shot(values, benchmark, path, prompts, base, origin):
+    shots = benchmark.get("few_shot")
+    if not shots or not shots["count"]:
+        return
+    for prompt in prompts:
+        if prompt not in shots["answers"]:
+            raise origin.error((*path, "few_shot", "answers"), f"lacks prompt '{prompt}'; defined: {', '.join(shots['answers'])}")
+    if shots["data"] == "generated":
+        raise origin.error((*path, "few_shot", "data"), "is 'generated'; allowed: hub, or a file")
+    _check_data(values, (*path, "few_shot"), shots["data"], base, origin)
 
 
 def _check_data(values, path, data, base, origin):
@@ -158,6 +178,18 @@ def _check_figure(values, rows, origin):
     for position, name in enumerate(wanted):
         if name not in placed:
             raise origin.error(("report", "figure2", "runs", position), f"run with an allocation {words.choice(name, placed)}")
+
+
+def _check_comparisons(values, rows, origin):
+    models = {row.run.run: row.run.model for row in rows}
+    for position, pair in enumerate(values["report"]["comparisons"]["pairs"] or []):
+        path = ("report", "comparisons", "pairs", position)
+        for place, name in enumerate(pair):
+            if name not in models:
+                raise origin.error((*path, place), f"run {words.choice(name, models)}")
+        if models[pair[0]] != models[pair[1]]:
+            found = f"{models[pair[0]]} and {models[pair[1]]}"
+            raise origin.error(path, f"compares runs of two models, {found}; allowed: runs of one model")
 
 
 def _ordered(names):

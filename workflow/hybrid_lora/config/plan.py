@@ -1,35 +1,19 @@
 """The checked configuration as Snakemake needs it: for every job the settings it uses, nothing else.
 
-A rule's one parameter is a `Settings` dict: Snakemake compares it between runs, the shell line gets it as JSON.
+What concerns probes and scores is in `probing`, `report diagnose` in `diagnosis`, `evaluation compare` in `comparing`.
 """
 
-import json
 from pathlib import Path
 
 from hybrid_lora.config import paths
-
-RESULTS = "results"
-
-
-class Settings(dict):
-    """A dict with sorted keys that prints as JSON, so that `{params.settings:q}` is a shell word a person can copy."""
-
-    def __init__(self, values):
-        super().__init__(_sorted(values))
-
-    def __str__(self):
-        return json.dumps(self, ensure_ascii=False)
-
-    __format__ = object.__format__
+from hybrid_lora.config.allocations import Allocation
+from hybrid_lora.config.comparing import Comparing
+from hybrid_lora.config.diagnosis import Diagnosis
+from hybrid_lora.config.probing import Probing
+from hybrid_lora.config.settings import RESULTS, Settings
 
 
-def _sorted(value):
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
-
-
-class Plan:
+class Plan(Probing, Diagnosis, Comparing):
     """What the rules ask: names for wildcards, settings of jobs, inputs that depend on the configuration."""
 
     def __init__(self, config, base):
@@ -37,7 +21,9 @@ class Plan:
         self.runs = {run.run: run for run in config.runs}
         self.benchmarks = self.values["evaluation"]["benchmarks"]
         self.gpus = self.values["compute"]["gpus"]
-        self.allocations = {self.allocation_name(run): run for run in config.runs if self.placement(run) == "criterion"}
+        placed = [self.run_placement(run) for run in config.runs if self.placement(run) == "criterion"]
+        self.allocations = {allocation.name: allocation for allocation in placed}  # of the runs
+        self.every_allocation = {**self.diagnosed_allocations(), **self.allocations}
 
     def local_source(self, section, name):
         """[path] of the local file behind a corpus or benchmark, [] where it is generated or from the hub."""
@@ -60,14 +46,56 @@ class Plan:
 
     def corpus(self, name):
         """Settings of `data corpus`."""
+        entry = self.values["corpora"][name]
         keys = ("prompt", "validation_rows", "max_rows", "max_tokens", "seed")
-        return Settings(self._source_settings(self.values["corpora"][name], keys))
+        chosen = {"rows": entry["rows"]} if entry["rows"] is not None else {}
+        if entry["split_by"] != "problem":
+            chosen["split_by"] = entry["split_by"]
+        if entry["decontaminate"]:
+            chosen["decontaminate"] = {"n": entry["overlap_words"], "share": entry["overlap_share"]}
+        return Settings({**self._source_settings(entry, keys), **chosen})
+
+    def benchmark_files(self):
+        """The files of all benchmarks that runs are evaluated on."""
+        return [f"{RESULTS}/data/benchmarks/{name}.parquet" for name in self.benchmarks]
+
+    def corpus_benchmarks(self, name):
+        """The benchmark files that a corpus depends on: all where it is decontaminated, else none."""
+        return self.benchmark_files() if self.values["corpora"][name]["decontaminate"] else []
+
+    def overlap_files(self):
+        """The overlap reports of all corpora that the runs, their models or their probes use."""
+        runs, probes = self.runs.values(), self.values["probes"]
+        names = [self.model_corpus(run.model) for run in runs if self.values["models"][run.model]["source"] == "scratch"]
+        names += [probes[self.method(run)["probe"]]["corpus"] for run in runs if self.placement(run) == "criterion"]
+        names += [self.objective_corpus(run) for run in runs if run.objective]
+        return [f"{RESULTS}/data/{name}/overlap.json" for name in dict.fromkeys(names)]
+
+    def overlap(self, name):
+        """Settings of `data overlap`."""
+        return Settings({"n": self.values["corpora"][name]["overlap_words"]})
 
     def benchmark(self, name):
         """Settings of `data benchmark`."""
         entry = self.values["benchmarks"][name]
         keys = ("problems", "option_order") if entry["format"] == "gpqa" else ("problems",)
-        return Settings({"name": name, **self._source_settings(entry, keys)})
+        chosen = {key: entry[key] for key in ("version", "subset") if entry[key] is not None}
+        if shots := self._few_shot(name):
+            keep = {"count": shots["count"], "group": shots.get("group")}
+            chosen["few_shot"] = {**keep, **self._source_settings({"format": None, **shots}, ())}
+        return Settings({"name": name, **self._source_settings(entry, keys), **chosen})
+
+    def _few_shot(self, name):
+        """The benchmark's `few_shot` entry where it asks for examples, else None."""
+        entry = self.values["benchmarks"][name].get("few_shot")
+        return entry if entry and entry["count"] else None
+
+    def local_examples(self, name):
+        """[path] of the local file with a benchmark's few-shot examples, [] where there is none."""
+        shots = self._few_shot(name)
+        if not shots or shots["data"] in paths.NOT_FILES:
+            return []
+        return [self._relative(paths.data_file(shots["data"], self.values["data_dir"], self.base))]
 
     def model(self, name):
         """Settings of `model fetch` or `model pretrain`."""
@@ -93,33 +121,6 @@ class Plan:
         """Names of the models with one of these sources."""
         return [name for name, entry in self.values["models"].items() if entry["source"] in sources]
 
-    def warmup(self, probe):
-        """Settings of `probe warmup`."""
-        return Settings({key: self.values["probes"][probe][key] for key in ("rank", "init", "warmup")})
-
-    def sensitivity(self, probe):
-        """Settings of `probe sensitivity`; the number of partitions is not among them, so K can grow."""
-        entry = self.values["probes"][probe]["sensitivity"]
-        return Settings({key: value for key, value in entry.items() if key != "partitions"})
-
-    def chunks(self, probe):
-        """Names of the chunks that hold batches 0..K-1."""
-        entry = self.values["probes"][probe]["sensitivity"]
-        return [f"{i:03d}" for i in range(-(-entry["partitions"] // entry["batches_per_chunk"]))]
-
-    def dumps(self, model, probe, criterion):
-        """The sensitivity chunks that a criterion aggregates; none for random."""
-        if criterion == "random":
-            return []
-        folder = f"{RESULTS}/probe/{model}/{probe}/sensitivity"
-        return [f"{folder}/chunk-{chunk}.parquet" for chunk in self.chunks(probe)]
-
-    def scores(self, model, probe, criterion):
-        """Settings of `scores aggregate`."""
-        entry = self.values["probes"][probe]["sensitivity"]
-        extra = {"seed": entry["seed"]} if criterion == "random" else {"partitions": entry["partitions"]}
-        return Settings({"criterion": criterion, "model": model, "probe": probe, **extra})
-
     def method(self, run):
         """The method entry of a run (name or Run)."""
         return self.values["methods"][self._run(run).method]
@@ -128,26 +129,20 @@ class Plan:
         """none | full | lora | criterion."""
         return self.method(run)["placement"]
 
-    def allocation_name(self, run):
-        """{model}.{probe}.{criterion}.{unit}-{ratio} of a run placed by a criterion."""
+    def run_placement(self, run):
+        """The Allocation of a run placed by a criterion."""
         run, method = self._run(run), self.method(run)
-        return f"{run.model}.{method['probe']}.{method['criterion']}.{self.values['allocation']['unit']}-{run.budget:g}"
+        return Allocation(run.model, method["probe"], method["criterion"], self.values["allocation"]["unit"], run.budget)
 
     def allocation(self, name):
         """Settings of `allocation select`."""
         entry = self.values["allocation"]
-        amount = self.allocations[name].budget
+        amount = self.every_allocation[name].amount
         return Settings({"amount": amount, **{key: entry[key] for key in ("unit", "overflow", "lora")}})
-
-    def allocation_scores(self, name):
-        """The score file behind an allocation."""
-        run = self.allocations[name]
-        method = self.method(run)
-        return f"{RESULTS}/scores/{run.model}/{method['probe']}/{method['criterion']}.parquet"
 
     def run_allocation(self, run):
         """[allocation file] of a run placed by a criterion, else []."""
-        return [f"{RESULTS}/allocation/{self.allocation_name(run)}.json"] if self.placement(run) == "criterion" else []
+        return [self.run_placement(run).path] if self.placement(run) == "criterion" else []
 
     def run_policy(self, run):
         """[policy manifest] of a trained run, [] for io and cot."""
@@ -162,7 +157,7 @@ class Plan:
         run = self._run(name)
         objective = self.values["objectives"][run.objective]
         settings = {"run": run.run, "seed": run.seed, "placement": self.placement(run), "objective": objective}
-        if settings["placement"] == "lora":  # a criterion's allocation file brings its own
+        if settings["placement"] in ("lora", "lora-ffn"):  # a criterion's allocation file brings its own
             settings["lora"] = self.values["allocation"]["lora"]
         if objective["algorithm"] != "sft":
             settings["grading"] = self.values["grading"]
@@ -171,10 +166,16 @@ class Plan:
     def completions(self, name, benchmark):
         """Settings of `evaluation complete`."""
         run, entry = self._run(name), self.values["benchmarks"][benchmark]
-        engine = {key: self.values["evaluation"][key] for key in ("backend", "batch_size", "dtype")}
+        evaluation = self.values["evaluation"]
+        engine = {key: evaluation[key] for key in ("backend", "batch_size", "dtype")}
+        if engine["backend"] == "vllm":  # a setting of vLLM reruns nothing that transformers made
+            engine["vllm"] = evaluation["vllm"]
         sampling = {key: entry[key] for key in ("samples", "temperature", "top_p", "max_new_tokens")}
-        prompt = entry["prompts"][self.method(run)["prompt"]]
-        return Settings({"run": run.run, "seed": run.seed, "benchmark": benchmark, "prompt": prompt, **engine, **sampling})
+        name = self.method(run)["prompt"]
+        shown = {"run": run.run, "seed": run.seed, "benchmark": benchmark, "prompt": entry["prompts"][name]}
+        if shots := self._few_shot(benchmark):
+            shown["few_shot"] = {"count": shots["count"], "group": shots.get("group"), "answer": shots["answers"][name]}
+        return Settings({**shown, **engine, **sampling})
 
     def grading(self):
         """Settings of `evaluation grade`."""
@@ -190,8 +191,9 @@ class Plan:
         if named:
             return [self.runs[name] for name in named]
         first = {}
-        for run in self.allocations.values():
-            first.setdefault(run.model, run)
+        for run in self.runs.values():
+            if self.placement(run) == "criterion":
+                first.setdefault(run.model, run)
         return list(first.values())
 
     def figure2(self):
@@ -225,6 +227,12 @@ class Plan:
     def index(self):
         """Settings of `report index`."""
         return Settings({"title": f"Results: {', '.join(dict.fromkeys(run.model for run in self.runs.values()))}"})
+
+    def budgets(self):
+        """Settings of `allocation budgets`: the paper's 10 %, whatever the runs' budgets are."""
+        entry = self.values["allocation"]
+        rank = {"rank": entry["lora"]["rank"]}
+        return Settings({"ratio": 0.1, "absolute": None, "overflow": entry["overflow"], "lora": rank})
 
     def _run(self, run):
         return self.runs[run] if isinstance(run, str) else run

@@ -1,0 +1,52 @@
+"""Settings of vLLM in the configuration: who is told, what is refused before any job."""
+
+from pathlib import Path
+
+import pytest
+
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.config import layers, load
+from hybrid_lora.config.plan import Plan
+from hybrid_lora.evaluation import vllm_backend
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def plan(engine=None, gpus=1, backend="vllm"):
+    values = layers.merge(layers.read_yaml(REPO / "config/config.yaml"), layers.read_yaml(REPO / "config/demo.yaml"))
+    changed = {"evaluation": {"backend": backend, "vllm": engine or {}}, "compute": {"gpus": gpus}}
+    return Plan(load(layers.merge(values, changed), ["config/config.yaml", "config/demo.yaml"], REPO), REPO)
+
+
+def test_vllm_is_told_its_settings():
+    assert plan().completions("cot", "gpqa")["vllm"] == vllm_backend.DEFAULTS
+    found = plan({"tensor_parallel": 2, "data_parallel": 2, "max_model_len": 8192}, gpus=4).completions("cot", "gpqa")
+    changed = {"tensor_parallel": 2, "data_parallel": 2, "max_model_len": 8192}
+    assert found["vllm"] == vllm_backend.DEFAULTS | changed
+
+
+def test_transformers_reruns_nothing_for_them():
+    plain = plan(backend="transformers").completions("cot", "gpqa")
+    assert "vllm" not in plain
+    assert plan({"tensor_parallel": 2, "enforce_eager": True}, backend="transformers").completions("cot", "gpqa") == plain
+
+
+def test_one_engine_on_the_processor():
+    assert plan(gpus=0).completions("cot", "gpqa")["vllm"]["tensor_parallel"] == 1
+
+
+MISTAKES = [
+    ({"tensor_parallel": 2}, 1, r"evaluation\.vllm: tensor_parallel \* data_parallel is 2, must be at most compute\.gpus, 1$"),
+    ({"tensor_parallel": 2, "data_parallel": 4}, 4, r"is 8, must be at most compute\.gpus, 4$"),
+    ({"data_parallel": 2}, 0, r"is 2, must be at most compute\.gpus, 0$"),
+    ({"tensor_parallel": 0}, 1, r"evaluation\.vllm\.tensor_parallel: is 0, must be at least 1"),
+    ({"gpu_memory_utilization": 1.5}, 1, r"evaluation\.vllm\.gpu_memory_utilization: is 1\.5, must be at most 1"),
+    ({"tensor_paralel": 2}, 1, r"evaluation\.vllm\.tensor_paralel: .*did you mean 'tensor_parallel'\?"),
+]
+
+
+@pytest.mark.parametrize(("engine", "gpus", "said"), MISTAKES)
+def test_mistakes_are_one_line(engine, gpus, said):
+    with pytest.raises(UserError, match=said) as error:
+        plan(engine, gpus)
+    assert "\n" not in str(error.value)
