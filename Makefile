@@ -48,8 +48,9 @@ $(PACKAGE): $(ENVIRONMENT) pyproject.toml
 demo: $(PACKAGE)  ## run the embedded demo to results/report/
 	$(WITH_PATH) $(BIN)/snakemake --profile workflow/profiles/demo --cores $(CORES) $(if $(filter all,$(RUNS)),--config runs=config/demo-all.tsv) $(ARGS)
 
-readme:  ## put Figure 2 and the table of a finished `make demo RUNS=all` into the README
+readme:  ## put a finished `make demo RUNS=all` and `make demo ARGS=diagnose` into the README
 	mkdir -p workflow/report/demo && cp results/report/figure2.png results/report/table1.md workflow/report/demo/
+	for kind in md png; do cp results/report/diagnose-demo.$$kind workflow/report/demo/diagnose.$$kind; done
 	sed -i -e '/<!-- table: demo -->/,/<!-- end -->/{//!d}' -e '/<!-- table: demo -->/r workflow/report/demo/table1.md' README.md
 
 test: $(PACKAGE)  ## run all tests; ARGS="tests/report -k figure2" picks some

@@ -15,6 +15,7 @@ include: "rules/allocation.smk"
 include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/report.smk"
+include: "rules/diagnose.smk"
 
 
 rule all:
@@ -26,8 +27,8 @@ rule all:
 rule probe:
     input:
         [
-            plan.dumps(run.model, plan.method(run)["probe"], "hybrid")
-            for run in plan.allocations.values()
+            plan.dumps(placed.model, placed.probe, placed.criterion)
+            for placed in plan.allocations.values()
         ],
 
 
@@ -44,3 +45,13 @@ rule train:
 rule evaluate:
     input:
         plan.metrics_files(),
+
+
+rule diagnose:
+    input:
+        plan.diagnose_files(),
+
+
+rule contamination:
+    input:
+        plan.overlap_files(),

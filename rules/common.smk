@@ -35,6 +35,14 @@ def code(command):
     return relative_sources(f"hybrid_lora.{command}", os.getcwd())
 
 
+def asked(question, *arguments):
+    """An answer of the plan; what is wrong with the configuration becomes Snakemake's kind of error."""
+    try:
+        return question(*arguments)
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
 def names(values):
     """A wildcard constraint that matches exactly these names."""
     return "|".join(map(re.escape, values)) or "(?!)"
@@ -42,10 +50,10 @@ def names(values):
 
 wildcard_constraints:
     model=names(plan.values["models"]),
-    probe=names(plan.values["probes"]),
+    probe=names([*plan.values["probes"], *plan.derived_probes()]),
     corpus=names(plan.values["corpora"]),
     run=names(plan.runs),
     benchmark=names(plan.values["benchmarks"]),
-    allocation=names(plan.allocations),
+    allocation=names(plan.every_allocation),
     chunk=r"\d+",
     criterion=r"[a-z0-9-]+",

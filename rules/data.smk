@@ -1,6 +1,7 @@
 rule corpus:
     input:
         source=lambda w: plan.local_source("corpora", w.corpus),
+        benchmarks=lambda w: plan.corpus_benchmarks(w.corpus),
         code=code("data.corpus"),
     output:
         train="results/data/{corpus}/train.parquet",
@@ -21,12 +22,13 @@ rule corpus:
     message:
         "corpus {wildcards.corpus}"
     shell:
-        "python -m hybrid_lora.data corpus --source {input.source:q} --train {output.train} --val {output.val} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.data corpus --source {input.source:q} --benchmarks {input.benchmarks} --train {output.train} --val {output.val} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule benchmark:
     input:
         source=lambda w: plan.local_source("benchmarks", w.benchmark),
+        examples=lambda w: plan.local_examples(w.benchmark),
         code=code("data.benchmark"),
     output:
         "results/data/benchmarks/{benchmark}.parquet",
@@ -46,4 +48,32 @@ rule benchmark:
     message:
         "benchmark {wildcards.benchmark}"
     shell:
-        "python -m hybrid_lora.data benchmark --source {input.source:q} --out {output} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.data benchmark --source {input.source:q} --examples {input.examples:q} --out {output} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule overlap:
+    input:
+        train="results/data/{corpus}/train.parquet",
+        val="results/data/{corpus}/val.parquet",
+        benchmarks=plan.benchmark_files(),
+        code=code("data.overlap"),
+    output:
+        out="results/data/{corpus}/overlap.parquet",
+        summary="results/data/{corpus}/overlap.json",
+    log:
+        "results/logs/data/{corpus}.overlap.log",
+    benchmark:
+        "results/benchmarks/data/{corpus}.overlap.tsv"
+    conda:
+        environment
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
+        gpu=0,
+    params:
+        settings=lambda w: plan.overlap(w.corpus),
+    message:
+        "overlap of corpus {wildcards.corpus} with the benchmarks"
+    shell:
+        "python -m hybrid_lora.data overlap --train {input.train} --val {input.val} --benchmarks {input.benchmarks} --out {output.out} --summary {output.summary} --settings {params.settings:q} > {log} 2>&1"

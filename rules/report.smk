@@ -45,6 +45,7 @@ rule table1:
             caption="../workflow/report/table1.rst",
             category="Tables",
         ),
+        tex="results/report/table1.tex",
     log:
         "results/logs/report/table1.log",
     benchmark:
@@ -61,7 +62,7 @@ rule table1:
     message:
         "Table 1"
     shell:
-        "python -m hybrid_lora.report table1 --metrics {input.metrics} --tunable {input.tunable} --csv {output.csv} --md {output.md} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.report table1 --metrics {input.metrics} --tunable {input.tunable} --csv {output.csv} --md {output.md} --tex {output.tex} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule report_index:
@@ -88,3 +89,34 @@ rule report_index:
         "index of the report"
     shell:
         "python -m hybrid_lora.report index --artifacts {input.figure2} {input.table1} --out {output} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule comparisons:
+    input:
+        grades=plan.grades_files(),
+        code=code("evaluation.compare"),
+    output:
+        csv="results/report/comparisons.csv",
+        seeds="results/report/seeds.csv",
+        md=report(
+            "results/report/comparisons.md",
+            caption="../workflow/report/comparisons.rst",
+            category="Tables",
+        ),
+    log:
+        "results/logs/report/comparisons.log",
+    benchmark:
+        "results/benchmarks/report/comparisons.tsv"
+    conda:
+        environment
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 30 * attempt,
+        gpu=0,
+    params:
+        settings=plan.comparisons(),
+    message:
+        "paired comparisons of runs"
+    shell:
+        "python -m hybrid_lora.evaluation compare --grades {input.grades} --csv {output.csv} --seeds {output.seeds} --md {output.md} --settings {params.settings:q} > {log} 2>&1"

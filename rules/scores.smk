@@ -1,7 +1,8 @@
 rule scores:
     input:
         modules="results/models/{model}/modules.json",
-        sensitivity=lambda w: plan.dumps(w.model, w.probe, w.criterion),
+        dumps=lambda w: plan.dumps(w.model, w.probe, w.criterion),
+        measured_on=lambda w: plan.measured_on(w.model, w.probe, w.criterion),
         code=code("scores.aggregate"),
     output:
         "results/scores/{model}/{probe}/{criterion}.parquet",
@@ -21,4 +22,4 @@ rule scores:
     message:
         "scores by {wildcards.criterion} for {wildcards.model}, probe {wildcards.probe}"
     shell:
-        "python -m hybrid_lora.scores aggregate --modules {input.modules} --sensitivity {input.sensitivity} --out {output} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.scores aggregate --modules {input.modules} --dumps {input.dumps} --measured-on {input.measured_on} --out {output} --settings {params.settings:q} > {log} 2>&1"
