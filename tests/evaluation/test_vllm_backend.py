@@ -200,8 +200,9 @@ def test_engine_is_ended_by_sigterm(terminated):
     assert started and psutil.wait_procs(started, timeout=20)[1] == []
 
 
-def test_interrupted_and_resumed(tmp_path, model, problems, terminated):
-    """Ctrl-C after a batch: no process and no file is left, finished batches stay; the rest is what another run makes of it."""
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["Ctrl-C", "kill -9"])
+def test_interrupted_and_resumed(tmp_path, model, problems, terminated, number, status):
+    """Stopped after a batch: no process and no file is left, finished batches stay; the rest is what another run makes of it."""
     (tmp_path / "tmp").mkdir()
     command = [sys.executable, "-m", "hybrid_lora.evaluation", "complete", "--model", model, "--policy", "--benchmark", problems]
     command += ["--out", tmp_path / "c.parquet", "--state", tmp_path / "state", "--settings", json.dumps(SETTINGS | SAMPLED)]
@@ -212,11 +213,12 @@ def test_interrupted_and_resumed(tmp_path, model, problems, terminated):
             wait_for_batch(process, tmp_path / "state")
             children = psutil.Process(process.pid).children(recursive=True)
             listening = {c.laddr.ip for child in children for c in child.net_connections("inet") if c.status == "LISTEN"}
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 130, (tmp_path / "log").read_text()[-2000:]
+            process.send_signal(number)
+            assert process.wait(60) == status, (tmp_path / "log").read_text()[-2000:]
         finally:
             process.kill()
     assert children and psutil.wait_procs(children, timeout=20)[1] == []
+    assert not list((tmp_path / "tmp").glob("merged-*"))
     assert listening <= {"127.0.0.1", "::1"}
     assert not (tmp_path / "c.parquet").exists()
     finished = saved_rows(tmp_path / "state")

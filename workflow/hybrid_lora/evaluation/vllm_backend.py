@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import tempfile
 import threading
 from pathlib import Path
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
+from hybrid_lora.evaluation.watcher import watched
 from hybrid_lora.modeling import hybrid
 
 DEFAULTS = {
@@ -36,7 +36,8 @@ def open_engine(model_folder, policy, tokenizer, settings):
     """Yield an Engine: engine(prompts, seed) -> list of {completion, tokens, finish_reason, seed}, and engine.stream.
 
     settings: those of `evaluation complete`; `vllm` in it is evaluation.vllm of the configuration, DEFAULTS where it is absent.
-    On leaving, however that comes about, vLLM's processes are ended. UserError if vLLM is not installed or refuses the settings.
+    On leaving, however that comes about (kill -9 included), vLLM's processes are ended and the merged model is deleted.
+    UserError if vLLM is not installed or refuses the settings.
     """
     for name, value in PRIVATE.items():
         os.environ.setdefault(name, value)
@@ -49,8 +50,9 @@ def open_engine(model_folder, policy, tokenizer, settings):
     with (
         _raising(signal.SIGTERM, signal.SIG_DFL, terminated),
         asyncio.Runner() as runner,
-        _weights(model_folder, policy, settings["dtype"]) as folder,
+        watched("merged-") as folder,
     ):
+        folder = _weights(model_folder, policy, settings["dtype"], folder)
         core = _interruptible(_start, vllm, folder, model_folder, settings)
         try:
             yield Engine(runner, core, tokenizer, settings, vllm.SamplingParams)
@@ -101,15 +103,12 @@ class Engine:
         return {"completion": text, "tokens": len(found.token_ids), "finish_reason": found.finish_reason, "seed": seed}
 
 
-@contextlib.contextmanager
-def _weights(model_folder, policy, dtype):
-    """A folder that vLLM can load: the model's or the trained model's own, or a temporary one with the adapter merged."""
+def _weights(model_folder, policy, dtype, temporary):
+    """A folder that vLLM can load: the model's or the trained model's own, or `temporary` with the adapter merged."""
     if policy is None or not (Path(policy) / "adapter_config.json").is_file():
-        yield policy or model_folder
-        return
-    with tempfile.TemporaryDirectory(prefix="merged-") as folder:
-        hybrid.load_policy(model_folder, policy, dtype).save_pretrained(folder)
-        yield folder
+        return policy or model_folder
+    hybrid.load_policy(model_folder, policy, dtype).save_pretrained(temporary)
+    return temporary
 
 
 def _start(vllm, folder, words, settings):
