@@ -95,6 +95,16 @@ def test_manifest_keys(tmp_path):
     assert keys <= set(about)
     assert about["outputs"]["a"] == files.sha256_file(path) == about["inputs"]["i"][str(path)]
     assert about["packages"]["torch"]
+    assert about["sizes"] == {"a": 1}
+    assert about["sha256"] == manifest.seal(about)
+    assert manifest.seal({**about, "wall_s": about["wall_s"] + 1}) != about["sha256"]
+
+
+def test_a_seal_survives_being_written(tmp_path):
+    """Keys that are no text and tuples change in JSON; the seal must not."""
+    about = manifest.describe("s", {"k": (1, 2)}, {}, [], by_step={10: 0.1, 9: 1e-7})
+    files.write_json(tmp_path / "m.json", about)
+    assert manifest.seal(files.read_json(tmp_path / "m.json")) == about["sha256"]
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "@/no/such/file"])

@@ -111,6 +111,9 @@ def test_hybrid_trains_both_kinds_and_nothing_else(objective, tmp_path, model_fo
     about = json.loads((tmp_path / "policy/manifest.json").read_text())
     losses = {r["step"]: r["validation_loss"] for r in records if r["validation_loss"] is not None}
     assert about["selected_step"] == min(losses, key=losses.get)
+    for name in ("history.parquet", "trainable.json"):
+        beside = json.loads((tmp_path / f"{name}.manifest.json").read_text())
+        assert beside["settings"] == about["settings"] and beside["inputs"] == about["inputs"]
     if objective != "sft":
         assert records[0]["kl"] == 0.0
         assert records[3]["kl"] > 0

@@ -1,4 +1,4 @@
-"""What every stage's command line shares: the --settings option, and errors as one line."""
+"""What every stage's command line shares: the --settings option, a sign of life while it runs, and errors as one line."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from hybrid_lora.common import alive
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json
 
@@ -51,7 +52,7 @@ def command(subparsers, name, run, summary, paths=(), folders=(), outputs=(), ma
         parser.add_argument(f"--{option}", type=Path, required=True, metavar="PATH", help="output")
     if with_settings:
         parser.add_argument("--settings", type=settings, required=True, metavar="JSON", help="inline JSON or @FILE")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, makes=outputs)
     return parser
 
 
@@ -61,7 +62,8 @@ def run(parser, argv=None):
     # The hub is asked only where a source says `hub`; datasets' progress bars have no ETA a log file can show.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        arguments.run(arguments)
+        with alive.shown([getattr(arguments, name) for name in getattr(arguments, "makes", ())]):
+            arguments.run(arguments)
     except UserError as error:
         print(f"hybrid_lora: error: {error}", file=sys.stderr)
         return 2

@@ -1,10 +1,12 @@
 """Manifests: what an artifact was made from, so that copied results can be checked and explained without `.snakemake/`.
 
-A file F has `F.manifest.json` beside it; a directory artifact holds `manifest.json`. Hashes are SHA-256.
+A file F has `F.manifest.json` beside it; a directory artifact holds `manifest.json`. Hashes are SHA-256. A manifest holds a
+hash of itself too, so that a damaged one is told from one that says something else.
 """
 
 import functools
 import importlib.metadata
+import json
 import os
 import platform
 import resource
@@ -26,15 +28,17 @@ def describe(stage, settings, inputs, code, outputs=(), **extra):
     stage: dotted name of the command; settings: its resolved sub-configuration; inputs: {name: path or list of paths};
     code: paths of the Python files it runs; outputs: paths of the files whose hashes are recorded.
     """
+    outputs = [Path(path) for path in outputs]
     files = {name: [paths] if isinstance(paths, str | os.PathLike) else list(paths) for name, paths in inputs.items()}
-    return {
+    about = {
         "schema_version": SCHEMA_VERSION,
         "stage": stage,
         "settings": settings,
         "settings_sha256": sha256_json(settings),
         "inputs": {name: {str(p): sha256_file(p) for p in paths} for name, paths in files.items()},
         "code": {_code_name(p): sha256_file(p) for p in sorted(map(str, code))},
-        "outputs": {Path(p).name: sha256_file(p) for p in outputs},
+        "outputs": {path.name: sha256_file(path) for path in outputs},
+        "sizes": {path.name: path.stat().st_size for path in outputs},
         "packages": packages(),
         "python": platform.python_version(),
         "git_commit": git_commit(),
@@ -43,6 +47,13 @@ def describe(stage, settings, inputs, code, outputs=(), **extra):
         "peak_memory_mb": peak_memory_mb(),
         **extra,
     }
+    return {**about, "sha256": seal(about)}
+
+
+def seal(about):
+    """SHA-256 of a manifest without its own key `sha256`, the same before it is written and after it is read."""
+    rest = {key: value for key, value in about.items() if key != "sha256"}
+    return sha256_json(json.loads(json.dumps(rest)))
 
 
 def write_beside(artifact, stage, settings, inputs, code, **extra):

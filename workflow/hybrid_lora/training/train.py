@@ -69,4 +69,6 @@ def _publish(arguments, inputs, words, record, best, counts):
         extra = {"selected_step": selected, "validation_loss": best.losses[selected], "trainable": counts}
         about = manifest.describe("training.train", arguments.settings, inputs, code.sources(ENTRY), files, **extra)
         write_json(folder / "manifest.json", about)
+    for artifact in (arguments.history, arguments.trainable):
+        manifest.write_beside(artifact, "training.train", arguments.settings, inputs, code.sources(ENTRY))
     print(f"kept step {selected}, validation loss {best.losses[selected]:.4f}", flush=True)
