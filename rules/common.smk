@@ -1,5 +1,6 @@
 """Checks the configuration before any job, and gives the rules `plan` (settings of jobs) and `code` (files a command runs)."""
 
+import json
 import os
 import sys
 
@@ -27,6 +28,8 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 
+# No part of any job's settings: what is watched changes no result.
+os.environ["HYBRID_LORA_LOGGING"] = json.dumps(plan.values["logging"])
 environment = f"../envs/{'gpu' if plan.gpus else 'cpu'}.yaml"
 
 

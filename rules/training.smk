@@ -9,6 +9,7 @@ rule training:
         policy="results/training/{run}/policy/manifest.json",
         history="results/training/{run}/history.parquet",
         trainable="results/training/{run}/trainable.json",
+        samples="results/training/{run}/samples.parquet",
     log:
         "results/logs/training/{run}.log",
     benchmark:
@@ -25,4 +26,4 @@ rule training:
     message:
         "training of {wildcards.run} (progress in {log})"
     shell:
-        "python -m hybrid_lora.training train --model {input.model} --train {input.train} --val {input.val} --allocation {input.allocation} --out results/training/{wildcards.run}/policy --history {output.history} --trainable {output.trainable} --state results/.state/training/{wildcards.run} --workers {threads} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.training train --model {input.model} --train {input.train} --val {input.val} --allocation {input.allocation} --out results/training/{wildcards.run}/policy --history {output.history} --trainable {output.trainable} --samples {output.samples} --state results/.state/training/{wildcards.run} --workers {threads} --settings {params.settings:q} > {log} 2>&1"

@@ -57,6 +57,16 @@ VALUES = {
     "key of another source": ("models/demo/revision", "main", "models.demo.revision", "unknown key; allowed: source, corpus"),
     "unknown algorithm": ("objectives/gspo/algorithm", "ppo", "objectives.gspo.algorithm", "allowed: sft, grpo, gspo"),
     "unknown precision": ("objectives/gspo/precision", "bf61", "objectives.gspo.precision", "did you mean 'bf16'?"),
+    "unknown advantage": ("objectives/gspo/advantage", "eq_18", "objectives.gspo.advantage", "did you mean 'eq18'?"),
+    "no epsilon": ("objectives/gspo/advantage_epsilon", 0, "objectives.gspo.advantage_epsilon", "must be more than 0"),
+    "unknown dtype of a training": ("objectives/sft/dtype", "bf16", "objectives.sft.dtype", "allowed: bfloat16, float32"),
+    "bfloat16 without autocast": ("objectives/gspo/dtype", "bfloat16", "objectives.gspo.dtype", "needs precision: bf16"),
+    "samples of a fraction": ("objectives/gspo/samples/count", 0.5, "objectives.gspo.samples.count", "must be a whole number"),
+    "no steps between samples": ("objectives/gspo/samples/every", 0, "objectives.gspo.samples.every", "must be at least 1"),
+    "reward as metric of sft": ("objectives/sft/validation/metric", "reward", "objectives.sft.validation.metric", "allowed: nll"),
+    "unknown place to report to": ("logging/report_to", ["mlflow"], "logging.report_to[0]", "allowed: tensorboard, wandb"),
+    "unknown mode of wandb": ("logging/wandb_mode", "on", "logging.wandb_mode", "allowed: offline, online"),
+    "no patience": ("logging/variance_patience", 0, "logging.variance_patience", "must be at least 1"),
     "unknown criterion": ("methods/hybrid/criterion", "hybird", "methods.hybrid.criterion", "did you mean 'hybrid'?"),
     "method without a placement": ("methods/mine", {"prompt": "cot"}, "methods.mine.placement", "is missing"),
     "unknown placement": (
@@ -265,3 +275,12 @@ def test_missing_section(folder):
         values = layers.read_yaml(folder / "config/config.yaml")
         del values["corpora"]
         load(values, ["config/config.yaml"], folder)
+
+
+def test_package_to_report_to_is_missing(folder, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = complaint(folder, {"logging": {"report_to": ["tensorboard"]}})
+    assert (
+        found
+        == f"{MINE}: logging.report_to[0]: tensorboard is not installed here; pip install tensorboard, or take it out of the list"
+    )

@@ -37,6 +37,8 @@ OBJECTIVE = {
     "temperature": 1.0,
     "clip": 0.2,
     "kl": 0.01,
+    "advantage": "eq18",
+    "advantage_epsilon": 1e-8,
     "max_completion_tokens": 48,
     "rewards": {"accuracy": 1.0, "format": 0.0, "length": 0.5},  # a random model is never right, but sometimes ends early
     "rollouts": "transformers",

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hybrid_lora.common.errors import UserError
-from hybrid_lora.contracts import allocation, history
+from hybrid_lora.contracts import allocation, history, samples
 from hybrid_lora.contracts import modules as modules_file
 from hybrid_lora.modeling import load
+from hybrid_lora.objectives import timing
 from hybrid_lora.training import train, validation
 
 FFT = ["model.layers.1.self_attn.v_proj", "model.layers.0.mlp.down_proj"]
@@ -28,6 +29,7 @@ COMMON = {
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
     "precision": "fp32",
+    "dtype": "float32",
     "gradient_checkpointing": False,
     "validation": {"every": 2, "rows": 8, "metric": "nll"},
     "save_every": 2,
@@ -41,6 +43,9 @@ RL = COMMON | {
     "temperature": 1.0,
     "clip": 0.2,
     "kl": 0.01,
+    "advantage": "eq18",
+    "advantage_epsilon": 1e-8,
+    "samples": {"every": 2, "count": 3},
     "max_completion_tokens": 48,
     "rewards": {"accuracy": 1.0, "format": 0.0, "length": 0.5},  # a random model is never right, but sometimes ends early
     "rollouts": "transformers",
@@ -73,6 +78,7 @@ def run(folder, model_folder, corpus_files, objective, placement="criterion", al
             out=folder / "policy",
             history=folder / "history.parquet",
             trainable=folder / "trainable.json",
+            samples=folder / "samples.parquet",
             state=folder / "state",
             workers=1,
         )
@@ -205,7 +211,55 @@ def test_allocation_of_another_model(tmp_path, model_folder, corpus_files, alloc
         run(tmp_path, model_folder, corpus_files, "sft", allocation=[other])
 
 
-def test_diverged_loss_stops_the_run(tmp_path, model_folder, corpus_files):
-    rate = {"full": 1e-3, "lora": 1e30}
-    with pytest.raises(UserError, match=r"loss is nan at step \d; try a lower learning rate"):
-        run(tmp_path, model_folder, corpus_files, "sft", "lora", learning_rate=rate, max_grad_norm=0.0)
+def test_nan_stops_the_run_names_the_step_and_keeps_the_last_good_state(tmp_path, model_folder, corpus_files, monkeypatch):
+    from hybrid_lora.objectives.sft import SupervisedTrainer
+
+    compute = SupervisedTrainer.compute_loss
+
+    def broken(self, *args, **kwargs):
+        return compute(self, *args, **kwargs) * (float("nan") if self.state.global_step == 2 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SupervisedTrainer, "compute_loss", broken)
+        with pytest.raises(UserError, match=r"^training r: loss is nan at step 3; .*last good state is kept in .*checkpoint-2$"):
+            run(tmp_path, model_folder, corpus_files, "sft", "lora", save_every=1)
+    kept = load_file(tmp_path / "state/checkpoint-2/adapter_model.safetensors")
+    assert all(value.isfinite().all() for value in kept.values())
+    assert not (tmp_path / "policy").exists()
+    assert len(run(tmp_path, model_folder, corpus_files, "sft", "lora", save_every=1)) == 4  # goes on from step 2
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, model_folder, corpus_files):
+    """The loss and the gradient of the step that ruins them are still numbers."""
+    beyond = {"learning_rate": {"full": 1e-3, "lora": 1e39}, "save_every": 1}
+    with pytest.raises(UserError, match=r"a weight is not finite at step 1; .* no state was saved before it$"):
+        run(tmp_path, model_folder, corpus_files, "sft", "lora", **beyond)
+    assert not list((tmp_path / "state").glob("checkpoint-*"))
+
+
+def test_what_there_is_to_watch(tmp_path, model_folder, corpus_files, allocated, capfd):
+    records = run(tmp_path, model_folder, corpus_files, "gspo", allocation=[allocated])
+    sampled = [r for r in records if r["reward"] is not None]
+    assert [r["step"] for r in sampled] == [1, 3]  # two updates a generation
+    for name in ("frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "unjudged"):
+        assert all(r[name] is not None for r in sampled), name
+    for name in ("loss", "kl", "entropy", "clip_ratio/region_mean", "learning_rate_full", "learning_rate_lora", "grad_norm"):
+        assert all(r[name] is not None for r in records), name
+    assert {r["unjudged"] for r in sampled} == {0}
+    assert [r["time_generate_s"] > 0 for r in records] == [True, False, True, False]
+    assert all(r["time_update_s"] > 0 and r["time_sync_s"] == 0 for r in records)
+    assert sum(r[f"time_{part}_s"] for r in records for part in timing.PARTS) < records[-1]["elapsed_s"]
+    assert "time_generate_s=" in capfd.readouterr().err
+    # Within a generation the second update's ratios are off one, and only then GSPO is not GRPO.
+    for kind in ("token", "sequence"):
+        off = [r[f"ratio/{kind}_deviation"] for r in records]
+        assert off[0] == off[2] == 0 < min(off[1], off[3])
+    kept = samples.read(tmp_path / "samples.parquet")
+    assert [row["step"] for row in kept] == [2, 2, 2, 4, 4, 4]
+    assert len({row["prompt"] for row in kept if row["step"] == 2}) == 1  # of one group
+    assert all(row["completion"] is not None and row["reward"] is not None for row in kept)
+
+
+def test_sft_keeps_no_samples(tmp_path, model_folder, corpus_files):
+    run(tmp_path, model_folder, corpus_files, "sft", "lora", steps=1)
+    assert samples.read(tmp_path / "samples.parquet") == []

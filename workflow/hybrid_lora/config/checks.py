@@ -1,5 +1,7 @@
 """What a schema cannot say: references, budgets, divisibility, files. Only what the runs at hand use is checked."""
 
+import importlib.util
+
 from hybrid_lora.config import paths, probe_checks, words
 from hybrid_lora.contracts.benchmark_names import VERSIONS
 
@@ -28,6 +30,7 @@ def check(values, rows, base, origin):
     prompts = {method["prompt"]: row for method, row in zip(methods, rows)}
     _check_benchmarks(values, prompts, base, origin)
     _check_engine(values, origin)
+    _check_logging(values, origin)
     _check_figure(values, rows, origin)
     _check_comparisons(values, rows, origin)
 
@@ -82,6 +85,8 @@ def _check_objective(values, name, origin):
         _check_generations(objective, path, origin)
         if not any(objective["rewards"].values()):
             raise origin.error((*path, "rewards"), "all weights are 0, so nothing is rewarded; one must be above 0")
+    if objective["dtype"] == "bfloat16" and objective["precision"] == "fp32":
+        raise origin.error((*path, "dtype"), "is bfloat16, which needs precision: bf16, as trained weights are float32")
     return [((*path, "corpus"), objective["corpus"])]
 
 
@@ -136,6 +141,13 @@ def _check_engine(values, origin):
     if values["evaluation"]["backend"] == "vllm" and used > max(gpus, 1):  # 0: one engine on the processor
         what = f"tensor_parallel * data_parallel is {used}, must be at most compute.gpus, {gpus}"
         raise origin.error(("evaluation", "vllm"), what)
+
+
+def _check_logging(values, origin):
+    for position, name in enumerate(values["logging"]["report_to"]):
+        if importlib.util.find_spec(name) is None:
+            what = f"{name} is not installed here; pip install {name}, or take it out of the list"
+            raise origin.error(("logging", "report_to", position), what)
 
 
 def _check_version(benchmark, path, origin):

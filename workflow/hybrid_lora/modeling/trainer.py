@@ -15,8 +15,10 @@ QUIET = {"report_to": "none", "disable_tqdm": True, "logging_steps": 1, "logging
 
 
 class Record(TrainerCallback):
-    """Keeps what the Trainer logs, one dict per optimizer step, and prints progress; stops at a NaN loss.
+    """Keeps what the Trainer logs, one dict per optimizer step, and prints progress.
 
+    Stops, naming the step, at a loss or a gradient that is not finite, and before weights that are not finite would be saved:
+    the checkpoints that are there stay good.
     `records` survive a resume: they are rebuilt from the Trainer's own log history, elapsed seconds included.
     """
 
@@ -38,19 +40,25 @@ class Record(TrainerCallback):
         self.began = time.monotonic()
         self.progress = Progress(self.what, state.max_steps, start=state.global_step)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         """Record one step's log entry and print it now and then."""
         elapsed = round(self.elapsed_before + time.monotonic() - self.began, 3)
         state.log_history[-1]["elapsed_s"] = elapsed  # so that it is in the checkpoint
         self._keep(state.log_history[-1])
         if "loss" not in logs:
             return
-        if not math.isfinite(float(logs["loss"])):
-            raise UserError(
-                f"{self.what}: loss is {logs['loss']} at step {state.global_step}; lower the learning rate or check the data"
-            )
+        for key in ("loss", "grad_norm"):
+            if not math.isfinite(float(logs.get(key) or 0)):
+                self._stop(f"{key} is {logs[key]}", args, state)
+        if control.should_save and not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
+            self._stop("a weight is not finite", args, state)
         shown = {k: float(logs[k]) for k in self.show if k in logs}
         self.progress.step(state.global_step - self.progress.done, **shown)
+
+    def _stop(self, found, args, state):
+        last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+        kept = f"the last good state is kept in {last}" if last else "no state was saved before it"
+        raise UserError(f"{self.what}: {found} at step {state.global_step}; lower the learning rate or check the data; {kept}")
 
     def _keep(self, entry):
         numbers = {k: v for k, v in entry.items() if isinstance(v, int | float) and k not in ("step", "epoch")}

@@ -1,6 +1,7 @@
 """Rewards from the graders that evaluation uses: accuracy, format, length control (Section B.1), each with a weight.
 
-A verdict that could not be reached gives None, which TRL leaves out of the group's statistics: it is no wrong answer.
+A verdict that could not be reached gives None in every part, which leaves the completion out of its group's statistics: it
+is no wrong answer, and no right one in form either.
 """
 
 import sys
@@ -38,19 +39,23 @@ def functions(weights, grading, max_tokens, workers):
     def accuracy(completions, row_kind, gold, tests, **kwargs):
         """1 for a right answer, 0 for a wrong one, None where the grader failed."""
         verdicts = graded(completions, row_kind, gold, tests)
-        return [None if v.correct is None else float(v.correct) for v in verdicts]
+        return _judged([float(v.correct or 0) for v in verdicts], verdicts)
 
     def format(completions, row_kind, gold, tests, **kwargs):
         """1 where the answer stands in the expected form (boxed, option letter, code block), else 0."""
         verdicts = graded(completions, row_kind, gold, tests)
         boxes = [boxed.last(text) for text in _texts(completions)]
-        return [float((box if k == "math" else v.extracted) is not None) for k, v, box in zip(row_kind, verdicts, boxes)]
+        formed = [float((box if k == "math" else v.extracted) is not None) for k, v, box in zip(row_kind, verdicts, boxes)]
+        return _judged(formed, verdicts)
 
-    def length(completion_ids, **kwargs):
+    def length(completions, completion_ids, row_kind, gold, tests, **kwargs):
         """1 for an empty answer falling linearly to 0 at the completion limit."""
-        return [1 - len(ids) / max_tokens for ids in completion_ids]
+        short = [1 - len(ids) / max_tokens for ids in completion_ids]
+        if not (weights["accuracy"] or weights["format"]):
+            return short  # nothing is graded
+        return _judged(short, graded(completions, row_kind, gold, tests))
 
-    last = {}  # accuracy and format ask for the same verdicts, one after the other
+    last = {}  # all parts ask for the same verdicts, one after the other
 
     def graded(completions, kinds, golds, tests):
         key = sha256_json([_texts(completions), kinds, golds, tests])
@@ -60,6 +65,10 @@ def functions(weights, grading, max_tokens, workers):
 
     chosen = [f for f in (accuracy, format, length) if weights[f.__name__]]
     return chosen, [weights[f.__name__] for f in chosen]
+
+
+def _judged(values, verdicts):
+    return [None if verdict.correct is None else value for value, verdict in zip(values, verdicts)]
 
 
 def _texts(completions):

@@ -2,7 +2,7 @@
 
 GRPO averages clipped token ratios per sequence (loss_type "grpo"); GSPO is the same with one ratio a sequence. With one
 optimizer step per generation the ratio is 1 and both are equal: `updates_per_generation` or `iterations` must exceed 1
-for them to differ. Departure: advantages are TRL's (Bessel-corrected deviation + 1e-4), not yet Eq. 18's.
+for them to differ. Advantages are Eq. 18's by default (`advantages`), TRL's by setting.
 """
 
 import torch
@@ -13,12 +13,16 @@ from trl import GRPOConfig, GRPOTrainer
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import load, trainer
-from hybrid_lora.objectives import rewards
+from hybrid_lora.objectives import reporting, rewards
+from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.objectives.optimizer import TwoRates
+from hybrid_lora.objectives.timing import Timed
+from hybrid_lora.objectives.updates import SteadyUpdates
 
 
-class RLTrainer(TwoRates, GRPOTrainer):
-    """TRL's trainer with two learning rates."""
+class RLTrainer(TwoRates, Timed, SteadyUpdates, GroupAdvantages, GRPOTrainer):
+    """TRL's trainer with two learning rates, Eq. 18's advantages, updates that do not depend on the number of processes, and
+    its time by parts."""
 
 
 class SaveAtWindows(TrainerCallback):
@@ -33,24 +37,30 @@ class SaveAtWindows(TrainerCallback):
             control.should_save = False
 
 
-def build(model, peft, words, rows, settings, seed, work, callbacks, grading, workers):
+def build(model, peft, words, rows, settings, seed, work, callbacks, grading, workers, run):
     """The trainer of a PEFT model (or, with `peft` None, of a whole one); the others as for `pieces`."""
     built = RLTrainer(
         model,
         processing_class=words,
         callbacks=[*callbacks, SaveAtWindows(settings)],
         peft_config=peft,
-        **pieces(rows, settings, seed, work, grading, workers),
+        **pieces(rows, settings, seed, work, grading, workers, run),
     )
     built.learning_rates = settings["learning_rate"]
+    built.use_advantages(settings)
+    built.update_seed = seed
+    built.time_steps()
+    if settings["algorithm"] == "gspo" and window(settings) == 1:
+        print("note: with one update per generation every ratio is 1, and gspo is the same as grpo", flush=True)
     return built
 
 
-def pieces(rows, settings, seed, work, grading, workers):
+def pieces(rows, settings, seed, work, grading, workers, run):
     """Keyword arguments reward_funcs, args and train_dataset for any GRPOTrainer, whatever it trains.
 
     settings: one entry of config `objectives`; rows: corpus rows; seed: the run's; work: folder of checkpoints;
-    grading: config `grading`. UserError if no row can be verified or every reward has weight zero.
+    grading: config `grading`; run: name under which it is reported. UserError if no row can be verified or every reward has
+    weight zero.
     """
     usable = rewards.verifiable(rows, settings["sources"])
     if not usable:
@@ -60,7 +70,7 @@ def pieces(rows, settings, seed, work, grading, workers):
         raise UserError("objectives.*.rewards: all weights are zero; give at least one of accuracy, format, length")
     return {
         "reward_funcs": functions,
-        "args": _arguments(settings, derive(seed, "training") % 2**31, work, weights),
+        "args": _arguments(settings, derive(seed, "training") % 2**31, work, weights, run),
         "train_dataset": _dataset(usable, settings, seed),
     }
 
@@ -92,7 +102,7 @@ def _dataset(rows, settings, seed):
     )
 
 
-def _arguments(settings, seed, work, weights):
+def _arguments(settings, seed, work, weights, run):
     size = settings["device_batch_size"]
     completions = settings["prompts_per_generation"] * settings["group_size"]
     return GRPOConfig(
@@ -128,5 +138,5 @@ def _arguments(settings, seed, work, weights):
         save_strategy="steps",
         save_steps=settings["save_every"],
         save_total_limit=2,
-        **trainer.QUIET,
+        **trainer.QUIET | reporting.arguments(run),
     )

@@ -7,6 +7,7 @@ from trl import SFTConfig, SFTTrainer
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import batches, load, trainer
+from hybrid_lora.objectives import reporting
 from hybrid_lora.objectives.optimizer import TwoRates
 
 
@@ -14,11 +15,11 @@ class SupervisedTrainer(TwoRates, SFTTrainer):
     """TRL's trainer with two learning rates."""
 
 
-def build(model, peft, words, rows, settings, seed, work, callbacks):
-    """The trainer. settings: one entry of config `objectives`; rows: corpus rows; seed: the run's."""
+def build(model, peft, words, rows, settings, seed, work, callbacks, run):
+    """The trainer. settings: one entry of config `objectives`; rows: corpus rows; seed, run: the run's seed and name."""
     built = SupervisedTrainer(
         model,
-        args=_arguments(settings, derive(seed, "training") % 2**31, work),
+        args=_arguments(settings, derive(seed, "training") % 2**31, work, run),
         train_dataset=_dataset(rows, words, settings, seed),
         processing_class=words,
         callbacks=callbacks,
@@ -46,7 +47,7 @@ def _dataset(rows, words, settings, seed):
     )
 
 
-def _arguments(settings, seed, work):
+def _arguments(settings, seed, work, run):
     return SFTConfig(
         output_dir=str(work),
         max_steps=settings["steps"],
@@ -67,5 +68,5 @@ def _arguments(settings, seed, work):
         save_strategy="steps",
         save_steps=settings["save_every"],
         save_total_limit=2,
-        **trainer.QUIET,
+        **trainer.QUIET | reporting.arguments(run),
     )

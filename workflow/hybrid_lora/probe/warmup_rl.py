@@ -20,6 +20,7 @@ from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus
 from hybrid_lora.modeling import load, svd_lora, trainer
 from hybrid_lora.objectives import rl
+from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.probe import warmup
 
 ENTRY = "hybrid_lora.probe.warmup_rl"
@@ -27,7 +28,7 @@ CHECKPOINT = "branches.safetensors"
 OWN = ("steps", "schedule", "weight_decay", "gradient_checkpointing")  # of the warm-up where an objective has them too
 
 
-class BranchTrainer(GRPOTrainer):
+class BranchTrainer(GroupAdvantages, GRPOTrainer):
     """TRL's trainer, whose checkpoints hold `branches` instead of the whole model."""
 
     branches: dict
@@ -71,9 +72,10 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
             model,
             processing_class=words,
             callbacks=[record, rl.SaveAtWindows(settings)],
-            **rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers),
+            **rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers, "warm-up"),
         )
         built.branches = branches
+        built.use_advantages(settings)
         if settings["kl"]:
             built.beta, built.ref_model = settings["kl"], _without(branches, model)
         if settings["rollouts"] == "vllm":

@@ -16,7 +16,7 @@ def add_commands(subparsers):
         "SFT, GRPO or GSPO on a full, LoRA or hybrid placement",
         paths=["train", "val"],
         folders=["model"],
-        outputs=["out", "history", "trainable"],
+        outputs=["out", "history", "trainable", "samples"],
     )
     train.add_argument("--allocation", type=Path, nargs="*", default=[], metavar="PATH", help="allocation JSON, for hybrids")
     train.add_argument("--state", type=Path, required=True, metavar="PATH", help="folder for resumable state")

@@ -3,13 +3,16 @@
 from hybrid_lora.common import code, manifest
 from hybrid_lora.common.files import directory_artifact, write_json
 from hybrid_lora.common.state import close_state, open_state
-from hybrid_lora.contracts import corpus, history
+from hybrid_lora.contracts import corpus, history, samples
 from hybrid_lora.modeling import batches, hybrid, load, trainer
-from hybrid_lora.objectives import rl, sft
+from hybrid_lora.objectives import reporting, rl, sft
+from hybrid_lora.objectives.timing import PARTS
+from hybrid_lora.objectives.watching import Watch
 from hybrid_lora.training import placement
 from hybrid_lora.training.validation import KeepBest
 
 ENTRY = "hybrid_lora.training.train"
+SHOWN = ("loss", "reward", "kl", *(f"time_{part}_s" for part in PARTS))
 
 
 def run(arguments):
@@ -21,24 +24,37 @@ def run(arguments):
         inputs["allocation"] = allocation
     work = open_state(arguments.state, settings, inputs.values(), code.sources(ENTRY))
     words = load.tokenizer(arguments.model)
-    model = load.model(arguments.model, "float32")
+    full = settings["placement"] == "full"  # everything is trained, and the KL's reference is computed as the policy is
+    model = load.model(arguments.model, "float32" if full else settings["objective"]["dtype"])
     peft = placement.peft_config(model, settings["placement"], settings.get("lora"), allocation)
     best = _keep_best(words, corpus.read(arguments.val), settings["objective"], work)
-    record = trainer.Record(f"training {settings['run']}")
-    built = _build(model, peft, words, corpus.read(arguments.train), settings, work, [record, best], arguments.workers)
+    record = trainer.Record(f"training {settings['run']}", SHOWN)
+    watch = _watch(settings["objective"], work)
+    callbacks = [record, watch, best] if watch else [record, best]
+    built = _build(model, peft, words, corpus.read(arguments.train), settings, work, callbacks, arguments.workers)
+    if watch:
+        watch.trainer = built
     hybrid.to_fp32_trainable(built.model)
     counts = placement.trainable_counts(built.model)
     print(f"{counts['fft']:,} parameters in full + {counts['lora']:,} LoRA of {counts['all']:,}", flush=True)
     record.quiet(built).train(resume_from_checkpoint=trainer.resume_point(work))
+    samples.write(arguments.samples, watch.rows if watch else [], {"run": settings["run"]})
     _publish(arguments, inputs, words, record, best, counts)
     close_state(work)
 
 
 def _build(model, peft, words, rows, settings, work, callbacks, workers):
-    objective, seed = settings["objective"], settings["seed"]
+    objective, seed, run = settings["objective"], settings["seed"], settings["run"]
     if objective["algorithm"] == "sft":
-        return sft.build(model, peft, words, rows, objective, seed, work, callbacks)
-    return rl.build(model, peft, words, rows, objective, seed, work, callbacks, settings["grading"], workers)
+        return sft.build(model, peft, words, rows, objective, seed, work, callbacks, run)
+    return rl.build(model, peft, words, rows, objective, seed, work, callbacks, settings["grading"], workers, run)
+
+
+def _watch(objective, work):
+    """The callback that keeps samples and warns; None for sft, which samples nothing."""
+    if objective["algorithm"] == "sft":
+        return None
+    return Watch(objective["samples"], reporting.chosen()["variance_patience"], work / "samples.json")
 
 
 def _keep_best(words, rows, objective, work):

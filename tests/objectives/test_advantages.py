@@ -1,0 +1,30 @@
+"""Eq. 18 against figures worked out by hand, and what becomes of completions that the grader could not judge."""
+
+import math
+
+import pytest
+import torch
+
+from hybrid_lora.objectives.advantages import eq18
+
+
+def test_one_right_answer_of_four():
+    found = eq18(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), 1e-8)[0]
+    assert found[0] == pytest.approx(math.sqrt(3), abs=1e-6)  # TRL: 1.500
+    assert found[1:].tolist() == pytest.approx([-1 / math.sqrt(3)] * 3, abs=1e-6)
+
+
+def test_epsilon_is_added_to_the_variance():
+    found = eq18(torch.tensor([[1.0, 0.0]]), 0.75)[0]  # variance 0.25
+    assert found.tolist() == pytest.approx([0.5, -0.5])
+
+
+def test_no_variance_gives_no_signal():
+    assert eq18(torch.full((2, 4), 0.1), 1e-8).abs().max() < 1e-3
+
+
+def test_unjudged_completions_are_out_of_their_group():
+    nan = float("nan")
+    found = eq18(torch.tensor([[1.0, 0.0, nan, nan], [nan, nan, nan, nan], [nan, 1.0, nan, nan]]), 1e-8)
+    assert found[0].tolist() == pytest.approx([1.0, -1.0, 0.0, 0.0], abs=1e-6)
+    assert found[1:].tolist() == [[0.0] * 4] * 2

@@ -1,0 +1,44 @@
+"""Group-relative advantages by Eq. 18, for TRL's GRPOTrainer, which divides by another deviation.
+
+Eq. 18: A = (r - mean) / sqrt(variance + epsilon), with the population variance and epsilon under the root. TRL: Bessel's
+correction, and 1e-4 added to the deviation. Rewards 1, 0, 0, 0 give 1.732 and 1.500 for the first.
+"""
+
+import torch
+
+
+def eq18(rewards_NG, epsilon):
+    """Advantages [groups, group size] of rewards of that shape; NaN (not judged) is left out of its group and gets 0."""
+    mean_N1 = rewards_NG.nanmean(dim=1, keepdim=True)
+    variance_N1 = (rewards_NG - mean_N1).square().nanmean(dim=1, keepdim=True)
+    return ((rewards_NG - mean_N1) / (variance_N1 + epsilon).sqrt()).nan_to_num(nan=0.0)
+
+
+class GroupAdvantages:
+    """GRPOTrainer mixin: advantages by Eq. 18 or as TRL computes them; `unjudged` counts completions without a verdict."""
+
+    epsilon_of_advantage = None
+
+    def use_advantages(self, settings):
+        """settings: one entry of config `objectives`, with `advantage` (eq18 | trl) and `advantage_epsilon`."""
+        self.epsilon_of_advantage = settings["advantage_epsilon"] if settings["advantage"] == "eq18" else None
+
+    def _calculate_rewards(self, *arguments, **keywords):
+        self._scored = super()._calculate_rewards(*arguments, **keywords)  # of all processes, NaN where there is none
+        unjudged = self._scored.isnan().all(dim=1).sum().item()
+        self._metrics["train" if self.model.training else "eval"]["unjudged"].append(unjudged)
+        return self._scored
+
+    def _generate_and_score_completions(self, inputs):
+        output = super()._generate_and_score_completions(inputs)
+        if self.epsilon_of_advantage is not None:
+            every = eq18(self._rewards().view(-1, self.num_generations), self.epsilon_of_advantage).flatten()
+            first = self.accelerator.process_index * len(output["advantages"])
+            output["advantages"] = every[first : first + len(output["advantages"])]
+            self._logs["advantages"].extend(every.tolist())  # in place of TRL's: it holds one generation
+        return output
+
+    def _rewards(self):
+        """Weighted sums of what the reward functions gave, NaN where none of them gave anything, as TRL adds them up."""
+        total = (self._scored * self.reward_weights.to(self._scored.device)).nansum(dim=1)
+        return total.masked_fill(self._scored.isnan().all(dim=1), torch.nan)
