@@ -26,10 +26,10 @@ $(error RUNS is '$(RUNS)'; allowed: default, all)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo readme test setup-vllm test-vllm lint lock conda clean
+.PHONY: help setup demo readme test test-cluster setup-vllm test-vllm lint lock conda clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "  variables: PYTHON=$(PYTHON) LOCK=$(LOCK) CORES=$(CORES) RUNS=$(RUNS) (or all) INDEX= EXTRA_INDEX= ARGS="
 
 setup: $(PACKAGE)  ## install the locked packages and this one into .venv
@@ -55,6 +55,9 @@ readme:  ## put a finished `make demo RUNS=all` and `make demo ARGS=diagnose` in
 
 test: $(PACKAGE)  ## run all tests; ARGS="tests/report -k figure2" picks some
 	$(WITH_PATH) $(BIN)/pytest $(ARGS)
+
+test-cluster: $(PACKAGE)  ## run the tests on a real Slurm of their own (Debian or Ubuntu, root); minutes
+	$(WITH_PATH) $(BIN)/pytest -m cluster tests/slurm $(ARGS)
 
 # vLLM's CPU build asks for torch's CPU build, and brings packages that are built for CUDA on the general index: an
 # environment of its own. They break transformers' imports beside a CPU torch, and text needs none of them.

@@ -18,6 +18,17 @@ include: "rules/report.smk"
 include: "rules/diagnose.smk"
 
 
+# Seconds each, so on a cluster they run beside Snakemake itself and not as jobs.
+localrules:
+    benchmark,
+    allocation,
+    metrics,
+    figure2,
+    table1,
+    report_index,
+    diagnose_model,
+
+
 rule all:
     default_target: True
     input:

@@ -1,0 +1,307 @@
+"""A real Slurm on this machine, from Debian's packages, without systemd: munge, slurmctld, slurmd, on request slurmdbd.
+
+    python tests/slurm/cluster.py up FOLDER [--accounting]     # as root; installs the packages where they are missing
+    snakemake --profile slurm ...
+    python tests/slurm/cluster.py down FOLDER
+
+Everything lies in FOLDER (keys, sockets, state, logs); the daemons listen on loopback alone. Jobs lose SLURM_CONF on
+their way (Snakemake's job steps strip SLURM_*), so /etc/slurm/slurm.conf becomes a link to FOLDER's until `down`; a file
+that another cluster put there is left alone and is an error. `down` ends the processes that `up` started, by pid, no others.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from cluster_settings import ACCOUNT, ACCOUNTING, CGROUP, CPUS, GPUS, GRES, MEMORY_MB, QOS, SLURM, SLURMDBD, memory_limits
+
+PACKAGES = {"slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm", "munged": "munge"}
+ACCOUNTING_PACKAGES = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
+LINK = Path("/etc/slurm/slurm.conf")
+SBIN = f"/usr/sbin:/sbin:{os.environ.get('PATH', '/usr/bin:/bin')}"
+
+
+class Unavailable(Exception):
+    """Slurm cannot be run here; the text is the reason."""
+
+
+def install(accounting=False):
+    """Install what is missing with apt; Unavailable says why that cannot be done."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise Unavailable("a Slurm of our own needs Linux and root")
+    wanted = {**PACKAGES, **(ACCOUNTING_PACKAGES if accounting else {})}
+    missing = sorted({package for program, package in wanted.items() if not shutil.which(program, path=SBIN)})
+    if not missing:
+        return
+    if not shutil.which("apt-get"):
+        raise Unavailable(f"no {', '.join(missing)} here, and no apt-get to install it")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # Debian's packages start their daemons, on all addresses, unless this file says no.
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        for arguments in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *missing]):
+            done = subprocess.run(["apt-get", *arguments], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise Unavailable(f"apt-get could not install {', '.join(missing)}: {done.stderr.strip().splitlines()[-1:]}")
+    finally:
+        if ours:
+            policy.unlink()
+
+
+def free_ports(count):
+    """Ports of the loopback address that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_for(condition, what, seconds=60):
+    """Wait until `condition()` is true and return its value; RuntimeError after `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.2)
+    raise RuntimeError(f"{what}: not after {seconds} s")
+
+
+class Cluster:
+    """The cluster in `folder`, running or not; `processes.json` there remembers which processes are its own."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder).resolve()
+        self.record = self.folder / "processes.json"
+        self.environment = {**os.environ, "PATH": SBIN, "SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def up(self, accounting=False, min_job_age=3600):
+        """Install, configure and start everything; on failure nothing is left running."""
+        install(accounting)
+        self._claim_link()
+        try:
+            self._configure(accounting, min_job_age)
+            self._start_munge()
+            if accounting:
+                self._start_database()
+            self.start_controller()
+            self.start_node()
+            wait_for(lambda: self.run("sinfo", "-h", "-p", "cpu", "-t", "idle", "-o", "%D") == "1", "an idle node")
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self):
+        """End every process that this cluster started and take the link away."""
+        if "slurmctld" in self.processes():
+            with contextlib.suppress(subprocess.SubprocessError, RuntimeError):
+                self.run("scancel", "--user=root", check=False)
+                wait_for(lambda: not self.run("squeue", "-h", "-o", "%i"), "an empty queue", 20)
+        for name in ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"):
+            self.stop(name)
+        if LINK.is_symlink() and Path(os.readlink(LINK)) == self.folder / "slurm.conf":
+            LINK.unlink()
+
+    def run(self, *command, check=True):
+        """Standard output of one of Slurm's commands."""
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def jobs(self):
+        """Every job that the controller remembers, as {field of `scontrol show job`: text}, by id."""
+        lines = self.run("scontrol", "show", "jobs", "--oneliner").splitlines()
+        found = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+        return {job["JobId"]: job for job in found if "JobId" in job}
+
+    def job(self, number):
+        """One job of `jobs`."""
+        return self.jobs()[number]
+
+    def start_controller(self):
+        self._start("slurmctld", ["slurmctld", "-D"])
+        wait_for(lambda: "UP" in self.run("scontrol", "ping", check=False).split(), "slurmctld")
+
+    def start_node(self):
+        self._start("slurmd", ["slurmd", "-D", "-N", self.host])
+
+    def fail_node(self):
+        """What a power cut does: slurmd and everything that runs under it are gone at once, and the controller notices.
+
+        It would by itself after SlurmdTimeout (minutes); here it is told. `start_node` brings the node back.
+        """
+        doomed = self.steps()
+        self.stop("slurmd", signal.SIGKILL)
+        for step in doomed:
+            with contextlib.suppress(psutil.Error):
+                for process in [step, *step.children(recursive=True)]:
+                    process.kill()
+        self.run("scontrol", "update", f"NodeName={self.host}", "State=DOWN", "Reason=not responding")
+
+    def steps(self):
+        """The slurmstepd processes of the jobs that run now."""
+        return [process for process in psutil.process_iter() if self._is_step(process)]
+
+    def stop(self, name, how=signal.SIGTERM):
+        """End one daemon by its pid and wait for it."""
+        processes = self.processes()
+        process = processes.pop(name, None)
+        if process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(how)
+                try:
+                    process.wait(20)
+                except psutil.TimeoutExpired:
+                    process.kill()
+        self._remember(processes)
+
+    def processes(self):
+        """{daemon: psutil.Process} of those that run; a pid that now belongs to another program is not among them."""
+        if not self.record.exists():
+            return {}
+        found = {}
+        for name, (pid, created) in json.loads(self.record.read_text()).items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE:
+                    found[name] = process
+        return found
+
+    @property
+    def host(self):
+        return socket.gethostname().split(".")[0]
+
+    def _is_step(self, process):
+        """Is this a slurmstepd of ours? Each listens on a socket in our spool folder."""
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith("slurmstepd"):
+                return any(str(c.laddr).startswith(f"{self.folder}/spool/") for c in process.net_connections("unix"))
+        return False
+
+    def _remember(self, processes):
+        self.record.write_text(json.dumps({name: [p.pid, p.create_time()] for name, p in processes.items() if p.is_running()}))
+
+    def _claim_link(self):
+        LINK.parent.mkdir(parents=True, exist_ok=True)
+        if LINK.is_symlink() and not Cluster(Path(os.readlink(LINK)).parent).processes():
+            LINK.unlink()  # left by a cluster that is gone
+        if LINK.is_symlink() or LINK.exists():
+            raise Unavailable(f"{LINK} belongs to another Slurm")
+        LINK.symlink_to(self.folder / "slurm.conf")
+
+    def _configure(self, accounting, min_job_age):
+        for name in ("state", "spool", "mysql"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        controller_port, node_port, database_port, self.mysql_port = free_ports(4)
+        self.password = secrets.token_hex(16)
+        values = dict(
+            vars(self),
+            host=self.host,
+            controller_port=controller_port,
+            node_port=node_port,
+            database_port=database_port,
+            storage=f"accounting_storage/{'slurmdbd' if accounting else 'none'}",
+            min_job_age=min_job_age,
+            cpus=CPUS,
+            memory=MEMORY_MB,
+            gpus=GPUS,
+            last_gpu=GPUS - 1,
+            **memory_limits(),
+        )
+        texts = {
+            "slurm.conf": SLURM + (ACCOUNTING if accounting else ""),
+            "gres.conf": GRES,
+            "cgroup.conf": CGROUP,
+            **({"slurmdbd.conf": SLURMDBD} if accounting else {}),
+        }
+        for name, text in texts.items():
+            (self.folder / name).touch(0o600)
+            (self.folder / name).write_text(text.format(**values))
+        for number in range(GPUS):
+            device = self.folder / f"gpu{number}"
+            if not device.exists():
+                os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        key = self.folder / "munge.key"
+        key.touch(0o600)
+        key.write_bytes(secrets.token_bytes(1024))
+
+    def _start_munge(self):
+        places = [f"--{what}={self.folder}/munge.{name}" for what, name in MUNGE_FILES.items()]
+        self._start("munged", ["munged", "--foreground", "--force", *places])
+        wait_for((self.folder / "munge.socket").exists, "munged")
+
+    def _start_database(self):
+        """MariaDB and slurmdbd, with the cluster, an account and a QOS in it."""
+        data, mysql_socket = self.folder / "mysql", self.folder / "mysql.socket"
+        options = ["--no-defaults", f"--datadir={data}", "--user=root"]
+        subprocess.run(["mariadb-install-db", *options], env=self.environment, check=True, capture_output=True)
+        network = [f"--socket={mysql_socket}", "--bind-address=127.0.0.1", f"--port={self.mysql_port}", "--skip-name-resolve"]
+        self._start("mariadbd", ["mariadbd", *options, *network, f"--pid-file={self.folder}/mariadbd.pid"])
+        client = ["mariadb", "--no-defaults", f"--socket={mysql_socket}", "-e"]
+        wait_for(lambda: not subprocess.run([*client, "select 1"], capture_output=True).returncode, "mariadbd")
+        user = f"grant all on slurm.* to slurm@127.0.0.1 identified by '{self.password}'"
+        subprocess.run([*client, user], check=True, capture_output=True)
+        self._start("slurmdbd", ["slurmdbd", "-D"])
+        wait_for(lambda: self.run("sacctmgr", "-n", "show", "qos", check=False), "slurmdbd")
+        self.run("sacctmgr", "-i", "add", "cluster", "test")
+        self.run("sacctmgr", "-i", "add", "qos", QOS)
+        self.run("sacctmgr", "-i", "add", "account", ACCOUNT, "Cluster=test")
+        self.run("sacctmgr", "-i", "modify", "user", "root", "set", "DefaultAccount=root", check=False)
+        self.run("sacctmgr", "-i", "add", "user", "root", f"Account={ACCOUNT}", f"QOS=normal,{QOS}", check=False)
+
+    def _start(self, name, command):
+        log = (self.folder / f"{name}.out").open("ab")
+        started = subprocess.Popen(
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=self.folder,
+        )
+        self._remember({**self.processes(), name: psutil.Process(started.pid)})
+
+
+MUNGE_FILES = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="A real Slurm on this machine, for tests.")
+    parser.add_argument("action", choices=["install", "up", "down"])
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--accounting", action="store_true", help="with slurmdbd")
+    arguments = parser.parse_args()
+    try:
+        if arguments.action == "install":
+            return install(arguments.accounting)
+        if arguments.folder is None:
+            parser.error("up and down need a FOLDER")
+        cluster = Cluster(arguments.folder)
+        if arguments.action == "up":
+            cluster.up(arguments.accounting)
+            print(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}")
+        else:
+            cluster.down()
+    except Unavailable as error:
+        sys.exit(f"slurm: {error}")
+
+
+if __name__ == "__main__":
+    main()

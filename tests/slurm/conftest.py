@@ -1,0 +1,49 @@
+"""Clusters, and an undisturbed run to compare with. One cluster at a time: each module starts the one that it needs."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "workflow")]
+
+from cluster import Cluster, Unavailable  # noqa: E402
+from pipelines import clone, run_locally  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("cluster")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """results/ of the smallest configuration, run on this machine without a cluster."""
+    return run_locally(clone(tmp_path_factory.mktemp("local") / "checkout"))
+
+
+def started(folder, **options):
+    cluster = Cluster(folder)
+    try:
+        cluster.up(**options)
+    except Unavailable as reason:
+        pytest.skip(f"no Slurm: {reason}")
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A cluster without slurmdbd."""
+    cluster = started(tmp_path_factory.mktemp("slurm"))
+    yield cluster
+    cluster.down()
+
+
+@pytest.fixture(scope="module")
+def accounting_cluster(tmp_path_factory):
+    """A cluster with slurmdbd."""
+    cluster = started(tmp_path_factory.mktemp("slurmdbd"), accounting=True)
+    yield cluster
+    cluster.down()

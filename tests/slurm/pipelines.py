@@ -1,0 +1,73 @@
+"""Snakemake runs of the tests' smallest configuration in copies of the checkout, on the cluster or on this machine."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests_workflow import REPO, copy_checkout
+
+CONFIG = ["--configfile", "config/tiny.yaml", "tests/slurm/smallest.yaml"]
+QUICK = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
+
+
+def clone(target):
+    """A copy of the checkout, as `git clone` and `make setup` leave it."""
+    copy_checkout(target)
+    (target / ".venv").symlink_to(Path(sys.executable).parents[1])
+    return target
+
+
+class Pipeline:
+    """`snakemake --profile slurm` in `folder`, in the background; `said` is what it has printed so far."""
+
+    def __init__(self, folder, environment, arguments=(), profile="slurm"):
+        self.folder, self.log = folder, folder / f"snakemake-{time.time():.0f}.txt"
+        command = [sys.executable, "-m", "snakemake", "--profile", profile, *CONFIG, *QUICK, *arguments]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=user_environment(folder, environment), stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def said(self):
+        return self.log.read_text()
+
+    def finish(self, seconds=600):
+        """Wait for the end and return the exit status."""
+        return self.process.wait(seconds)
+
+    def end(self):
+        """For fixtures: an end without waiting for jobs."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+
+def user_environment(folder, environment=None):
+    """The environment of a user who has activated the copy's environment."""
+    environment = dict(environment or os.environ)
+    environment["PATH"] = f"{folder / '.venv/bin'}{os.pathsep}{environment['PATH']}"
+    environment["PYTHONPATH"] = str(folder / "workflow")
+    return environment
+
+
+def run_locally(folder):
+    """The undisturbed run on this machine that others are compared with."""
+    command = [sys.executable, "-m", "snakemake", *CONFIG, "--cores", "2", "--scheduler", "greedy", "--show-failed-logs"]
+    done = subprocess.run(
+        command, cwd=folder, env=user_environment(folder), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return folder / "results"
+
+
+def rules_run(said):
+    """Names of the rules whose jobs Snakemake's output shows as started, in order."""
+    return re.findall(r"^(?:local)?rule (\w+):", said, re.MULTILINE)
+
+
+__all__ = ["CONFIG", "QUICK", "REPO", "Pipeline", "clone", "rules_run", "run_locally", "user_environment"]
