@@ -14,6 +14,7 @@ os.environ.update(
 )
 
 from hybrid_lora import config as configuration
+from hybrid_lora.common import checkpoints
 from hybrid_lora.common.code import relative_sources
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.config.plan import Plan
@@ -30,6 +31,8 @@ except UserError as error:
 
 # No part of any job's settings: what is watched changes no result.
 os.environ["HYBRID_LORA_LOGGING"] = json.dumps(plan.values["logging"])
+# No part of any job's settings: how safely work is kept changes no result.
+os.environ[checkpoints.ENVIRONMENT] = json.dumps(plan.values["checkpoints"])
 environment = f"../envs/{'gpu' if plan.gpus else 'cpu'}.yaml"
 
 

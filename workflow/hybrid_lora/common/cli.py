@@ -1,13 +1,14 @@
 """What every stage's command line shares: the --settings option, a sign of life while it runs, and errors as one line."""
 
 import argparse
+import errno
 import json
 import os
 import sys
 from pathlib import Path
 
 from hybrid_lora.common import alive
-from hybrid_lora.common.errors import UserError
+from hybrid_lora.common.errors import Interrupted, UserError
 from hybrid_lora.common.files import read_json
 
 
@@ -67,6 +68,14 @@ def run(parser, argv=None):
     except UserError as error:
         print(f"hybrid_lora: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"hybrid_lora: error: {error.filename or 'output'}: {error.strerror}; make room and start again", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(f"hybrid_lora: {stop}", file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("hybrid_lora: interrupted", file=sys.stderr)
         return 130

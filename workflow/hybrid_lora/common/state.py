@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json, sha256_file, sha256_json, write_json
 
 
@@ -24,15 +25,23 @@ def open_state(folder, settings, inputs, code):
     }
     path = folder / "stamp.json"
     if path.exists():
-        old = read_json(path)
-        changed = sorted(k for k in stamp if old.get(k) != stamp[k])
-        if not changed:
+        reason = _difference(path, stamp)
+        if not reason:
             return folder
-        print(f"{folder}: saved state is of other {' and '.join(changed)}; starting anew", file=sys.stderr, flush=True)
+        print(f"{folder}: saved state is {reason}; starting anew", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_json(path, stamp)
     return folder
+
+
+def _difference(path, stamp):
+    """What in the stamp at `path` is another than in `stamp`, in words; empty if they agree."""
+    try:
+        old = read_json(path)
+        return " and ".join(f"of other {key}" for key in sorted(stamp) if old.get(key) != stamp[key])
+    except (UserError, AttributeError):
+        return "unreadable"
 
 
 def close_state(folder):

@@ -13,7 +13,11 @@ from hybrid_lora.common.files import directory_artifact
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus
 from hybrid_lora.model import publish, tokenizer
-from hybrid_lora.modeling import batches, trainer
+from hybrid_lora.modeling import batches, resuming, trainer
+
+
+class PretrainingTrainer(resuming.ExactResume, SFTTrainer):
+    """TRL's trainer, resumed exactly."""
 
 
 def run(settings, train, out, state):
@@ -35,14 +39,14 @@ def run(settings, train, out, state):
     )
     print(f"{model.num_parameters():,} parameters, {len(words)} tokens, {len(rows):,} conversations", flush=True)
     record = trainer.Record("pretraining", show=("loss", "mean_token_accuracy"))
-    sft = SFTTrainer(
+    sft = PretrainingTrainer(
         model,
         args=_arguments(options, work),
         train_dataset=_dataset(rows, words, options["max_length"]),
         processing_class=words,
         callbacks=[record],
     )
-    record.quiet(sft).train(resume_from_checkpoint=trainer.resume_point(work))
+    resuming.train(record.quiet(sft), record.what)
     with directory_artifact(out) as folder:
         model.generation_config.eos_token_id = words.eos_token_id
         model.float().save_pretrained(folder)
@@ -75,6 +79,5 @@ def _arguments(options, work):
         gradient_checkpointing=False,
         save_strategy="steps",
         save_steps=max(1, steps // 5),  # at most a fifth is lost
-        save_total_limit=1,
         **trainer.QUIET,
     )

@@ -2,11 +2,10 @@
 
 import math
 import time
-from pathlib import Path
 
-from transformers import PrinterCallback, TrainerCallback, TrainerState
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PrinterCallback, TrainerCallback
 
+from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.progress import Progress
 
@@ -42,11 +41,11 @@ class Record(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, model=None, **kwargs):
         """Record one step's log entry and print it now and then."""
+        if "loss" not in logs:  # the Trainer's summary at the end, of this process alone
+            return
         elapsed = round(self.elapsed_before + time.monotonic() - self.began, 3)
         state.log_history[-1]["elapsed_s"] = elapsed  # so that it is in the checkpoint
         self._keep(state.log_history[-1])
-        if "loss" not in logs:
-            return
         for key in ("loss", "grad_norm"):
             if not math.isfinite(float(logs.get(key) or 0)):
                 self._stop(f"{key} is {logs[key]}", args, state)
@@ -56,8 +55,9 @@ class Record(TrainerCallback):
         self.progress.step(state.global_step - self.progress.done, **shown)
 
     def _stop(self, found, args, state):
-        last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-        kept = f"the last good state is kept in {last}" if last else "no state was saved before it"
+        last = checkpoints.steps(args.output_dir)[-1:]
+        kept = [f"the last good state is kept in {args.output_dir}/{checkpoints.PREFIX}{step}" for step in last]
+        kept = kept[0] if kept else "no state was saved before it"
         raise UserError(f"{self.what}: {found} at step {state.global_step}; lower the learning rate or check the data; {kept}")
 
     def _keep(self, entry):
@@ -68,14 +68,3 @@ class Record(TrainerCallback):
     def history(self):
         """The records in order of steps."""
         return [self.records[step] for step in sorted(self.records)]
-
-
-def resume_point(folder):
-    """The newest complete checkpoint below `folder` as a str, None if there is none."""
-    last = get_last_checkpoint(folder) if Path(folder).is_dir() else None
-    if last and not (Path(last) / "trainer_state.json").is_file():
-        return None
-    if last:
-        step = TrainerState.load_from_json(f"{last}/trainer_state.json").global_step
-        print(f"resuming after step {step}", flush=True)
-    return last

@@ -7,12 +7,12 @@ for them to differ. Advantages are Eq. 18's by default (`advantages`), TRL's by 
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import load, trainer
+from hybrid_lora.modeling.resuming import ExactResume
 from hybrid_lora.objectives import reporting, rewards
 from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.objectives.optimizer import TwoRates
@@ -20,21 +20,9 @@ from hybrid_lora.objectives.timing import Timed
 from hybrid_lora.objectives.updates import SteadyUpdates
 
 
-class RLTrainer(TwoRates, Timed, SteadyUpdates, GroupAdvantages, GRPOTrainer):
+class RLTrainer(ExactResume, TwoRates, Timed, SteadyUpdates, GroupAdvantages, GRPOTrainer):
     """TRL's trainer with two learning rates, Eq. 18's advantages, updates that do not depend on the number of processes, and
     its time by parts."""
-
-
-class SaveAtWindows(TrainerCallback):
-    """No checkpoint where a run could not resume exactly: the Trainer also saves at the last step, wherever that falls."""
-
-    def __init__(self, settings):
-        self.window = window(settings)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Call the save off inside a window."""
-        if state.global_step % self.window:
-            control.should_save = False
 
 
 def build(model, peft, words, rows, settings, seed, work, callbacks, grading, workers, run):
@@ -42,7 +30,7 @@ def build(model, peft, words, rows, settings, seed, work, callbacks, grading, wo
     built = RLTrainer(
         model,
         processing_class=words,
-        callbacks=[*callbacks, SaveAtWindows(settings)],
+        callbacks=callbacks,
         peft_config=peft,
         **pieces(rows, settings, seed, work, grading, workers, run),
     )
@@ -76,7 +64,7 @@ def pieces(rows, settings, seed, work, grading, workers, run):
 
 
 def window(settings):
-    """Optimizer steps made from one generation; only at multiples of it does TRL resume exactly."""
+    """Optimizer steps made from one generation; a checkpoint inside a window also has to hold its completions."""
     return settings["updates_per_generation"] * settings["iterations"]
 
 
@@ -137,6 +125,5 @@ def _arguments(settings, seed, work, weights, run):
         seed=seed,
         save_strategy="steps",
         save_steps=settings["save_every"],
-        save_total_limit=2,
         **trainer.QUIET | reporting.arguments(run),
     )

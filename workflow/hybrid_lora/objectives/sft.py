@@ -7,11 +7,12 @@ from trl import SFTConfig, SFTTrainer
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import batches, load, trainer
+from hybrid_lora.modeling.resuming import ExactResume
 from hybrid_lora.objectives import reporting
 from hybrid_lora.objectives.optimizer import TwoRates
 
 
-class SupervisedTrainer(TwoRates, SFTTrainer):
+class SupervisedTrainer(ExactResume, TwoRates, SFTTrainer):
     """TRL's trainer with two learning rates."""
 
 
@@ -67,6 +68,5 @@ def _arguments(settings, seed, work, run):
         seed=seed,
         save_strategy="steps",
         save_steps=settings["save_every"],
-        save_total_limit=2,
         **trainer.QUIET | reporting.arguments(run),
     )

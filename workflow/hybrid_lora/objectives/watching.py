@@ -31,11 +31,8 @@ class Watch(TrainerCallback):
         self._warn(logs, state.global_step)
         if self.samples["count"] and state.global_step % self.samples["every"] == 0:
             self.rows += self._sampled(state.global_step)
-
-    def on_save(self, args, state, control, **kwargs):
-        """Keep the samples with the checkpoint."""
-        if state.is_world_process_zero:
-            write_json(self.path, self.rows)
+            if state.is_world_process_zero:
+                write_json(self.path, self.rows)  # before the checkpoint; what is of later steps a resumed run leaves out
 
     def _warn(self, logs, step):
         share = logs.get("frac_reward_zero_std")

@@ -6,14 +6,18 @@ warm-up goes on where it was, to the same bits.
 
 import contextlib
 import math
+import time
 
 import torch
 
+from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
-from hybrid_lora.common.files import atomic_path
 from hybrid_lora.common.progress import Progress
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import batches, load, loss
+from hybrid_lora.modeling.stopping import Stopping
+
+FILE = "loop.pt"
 
 
 def run(what, options, total, work, optimizers, update, state, restore):
@@ -22,32 +26,48 @@ def run(what, options, total, work, optimizers, update, state, restore):
     what: name in progress and messages; options: config `probes.*.warmup`; total: number of rows; work: folder of the
     state; optimizers: their learning rates are scaled by the schedule. update(step, rows) makes one step on these row
     numbers and returns its loss or a dict with `loss`; state() gives what must survive a kill, beside the optimizers,
-    as a dict for torch.save, and restore(state) puts it back. Raises UserError at a loss that is not finite.
+    as a dict for torch.save, and restore(state) puts it back. Raises UserError at a loss that is not finite, Interrupted,
+    with the state saved, if stopped.
     """
-    path, records = work / "loop.pt", []
     rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    if path.exists():
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        restore(saved["state"])
-        for optimizer, one in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(one)
-        records = saved["records"]
-        print(f"{what}: resuming after step {len(records)}", flush=True)
+    records = _restored(what, work, optimizers, restore)
     progress = Progress(what, options["steps"], start=len(records))
     before = records[-1]["elapsed_s"] if records else 0.0
-    for step in range(len(records), options["steps"]):
-        _set_rates(optimizers, rates, _schedule(options["schedule"], step, options["steps"]))
-        found = update(step, rows_of(step, options, total))
-        found = found if isinstance(found, dict) else {"loss": found}
-        if not all(math.isfinite(value) for value in found.values()):
-            raise UserError(f"{what}: loss is {found['loss']} at step {step + 1}; lower its learning rate or check the data")
-        records.append({"step": step + 1, "elapsed_s": round(before + progress.elapsed(), 3), **found})
-        progress.step(**found)
-        if (step + 1) % options["save_every"] == 0 and step + 1 < options["steps"]:
-            with atomic_path(path) as temporary:
-                saved = [optimizer.state_dict() for optimizer in optimizers]
-                torch.save({"state": state(), "optimizers": saved, "records": records}, temporary)
+    with Stopping(alone=False) as stopping:
+        for step in range(len(records), options["steps"]):
+            began = time.monotonic()
+            _set_rates(optimizers, rates, _schedule(options["schedule"], step, options["steps"]))
+            found = update(step, rows_of(step, options, total))
+            found = found if isinstance(found, dict) else {"loss": found}
+            if not all(math.isfinite(value) for value in found.values()):
+                raise UserError(f"{what}: loss is {found['loss']} at step {step + 1}; lower its learning rate or check the data")
+            records.append({"step": step + 1, "elapsed_s": round(before + progress.elapsed(), 3), **found})
+            progress.step(**found)
+            if stopping.reason or ((step + 1) % options["save_every"] == 0 and step + 1 < options["steps"]):
+                _save(work, optimizers, state(), records)
+            if stopping.reason:
+                raise stopping.interrupted(what, step + 1)
+            stopping.longest_close = max(stopping.longest_close, time.monotonic() - began)
     return records
+
+
+def _save(work, optimizers, state, records):
+    with checkpoints.saving(work, f"{checkpoints.PREFIX}{len(records)}") as folder:
+        saved = [optimizer.state_dict() for optimizer in optimizers]
+        torch.save({"state": state, "optimizers": saved, "records": records}, folder / FILE)
+    checkpoints.remove_others(work, len(records), checkpoints.options()["keep"])
+
+
+def _restored(what, work, optimizers, restore):
+    """The records up to the newest usable checkpoint, whose state is put back; [] if there is none."""
+    folder = checkpoints.newest(work, what)
+    if folder is None:
+        return []
+    saved = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    restore(saved["state"])
+    for optimizer, one in zip(optimizers, saved["optimizers"], strict=True):
+        optimizer.load_state_dict(one)
+    return saved["records"]
 
 
 def encode(words, rows, options, where):

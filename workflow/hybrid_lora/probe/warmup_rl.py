@@ -18,7 +18,8 @@ from trl import GRPOTrainer
 from hybrid_lora.common import code
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus
-from hybrid_lora.modeling import load, svd_lora, trainer
+from hybrid_lora.modeling import load, resuming, svd_lora, trainer
+from hybrid_lora.modeling.resuming import ExactResume
 from hybrid_lora.objectives import rl
 from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.probe import warmup
@@ -28,7 +29,7 @@ CHECKPOINT = "branches.safetensors"
 OWN = ("steps", "schedule", "weight_decay", "gradient_checkpointing")  # of the warm-up where an objective has them too
 
 
-class BranchTrainer(GroupAdvantages, GRPOTrainer):
+class BranchTrainer(ExactResume, GroupAdvantages, GRPOTrainer):
     """TRL's trainer, whose checkpoints hold `branches` instead of the whole model."""
 
     branches: dict
@@ -71,7 +72,7 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
         built = BranchTrainer(
             model,
             processing_class=words,
-            callbacks=[record, rl.SaveAtWindows(settings)],
+            callbacks=[record],
             **rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers, "warm-up"),
         )
         built.branches = branches
@@ -80,12 +81,12 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
             built.beta, built.ref_model = settings["kl"], _without(branches, model)
         if settings["rollouts"] == "vllm":
             built.vllm_generation._iter_named_params = lambda: merged(model, branches)
-        record.quiet(built).train(resume_from_checkpoint=trainer.resume_point(work))
+        resuming.train(record.quiet(built), record.what)
     return record.history()
 
 
 def _settings(options, objective):
-    """The objective under the warm-up's options; saves only where TRL resumes exactly, at the next multiple of a window."""
+    """The objective under the warm-up's options; it saves at the end of a window, where a checkpoint is smallest."""
     own = {key: options[key] for key in OWN}
     own["learning_rate"] = {"full": options["learning_rate"]}
     own["save_every"] = -(-options["save_every"] // rl.window(objective)) * rl.window(objective)

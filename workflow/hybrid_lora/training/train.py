@@ -1,10 +1,12 @@
 """One run: original weights -> placement -> TRL -> the policy with the lowest validation loss (Algorithm 2, lines 11-15)."""
 
-from hybrid_lora.common import code, manifest
+import shutil
+
+from hybrid_lora.common import checkpoints, code, manifest
 from hybrid_lora.common.files import directory_artifact, write_json
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus, history, samples
-from hybrid_lora.modeling import batches, hybrid, load, trainer
+from hybrid_lora.modeling import batches, hybrid, load, resuming, trainer
 from hybrid_lora.objectives import reporting, rl, sft
 from hybrid_lora.objectives.timing import PARTS
 from hybrid_lora.objectives.watching import Watch
@@ -37,7 +39,7 @@ def run(arguments):
     hybrid.to_fp32_trainable(built.model)
     counts = placement.trainable_counts(built.model)
     print(f"{counts['fft']:,} parameters in full + {counts['lora']:,} LoRA of {counts['all']:,}", flush=True)
-    record.quiet(built).train(resume_from_checkpoint=trainer.resume_point(work))
+    resuming.train(record.quiet(built), record.what, best.problem)
     samples.write(arguments.samples, watch.rows if watch else [], {"run": settings["run"]})
     _publish(arguments, inputs, words, record, best, counts)
     close_state(work)
@@ -63,9 +65,7 @@ def _keep_best(words, rows, objective, work):
     encoded = [batches.encode(words, row["messages"], limit) for row in rows]
     encoded = [(ids, prompt) for ids, prompt in encoded if prompt < len(ids)]
     size = max(objective["device_batch_size"], 1)
-    return KeepBest(
-        work / "best", encoded, words.pad_token_id, objective["validation"]["every"], size, objective["precision"] == "bf16"
-    )
+    return KeepBest(work, encoded, words.pad_token_id, objective["validation"]["every"], size, objective["precision"] == "bf16")
 
 
 def _publish(arguments, inputs, words, record, best, counts):
@@ -77,8 +77,9 @@ def _publish(arguments, inputs, words, record, best, counts):
     write_json(arguments.trainable, counts)
     selected = min(best.losses, key=best.losses.get)
     with directory_artifact(arguments.out) as folder:
-        for file in best.folder.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
+        for file in best.folder().iterdir():
+            if file.name != checkpoints.MARK:
+                shutil.copyfile(file, folder / file.name)
         if not (folder / "adapter_config.json").exists():
             words.save_pretrained(folder)
         files = sorted(p for p in folder.iterdir())
