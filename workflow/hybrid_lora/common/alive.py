@@ -32,8 +32,7 @@ def shown(outputs):
     """Show while the body runs that it makes `outputs`; where nothing can be written, run it all the same."""
     places = [os.path.relpath(path) for path in outputs]
     paths = [mark(place) for place in places if place.split(os.sep)[0] == "results"]
-    process = {"pid": os.getpid(), "machine": _machine(), "born": _born(os.getpid())}
-    about = {"state": "running", "host": platform.node(), "started": time.time(), **process}
+    about = {"state": "running", "host": platform.node(), "started": time.time(), **process()}
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +40,7 @@ def shown(outputs):
     except OSError:
         paths = []
     over = threading.Event()
-    threading.Thread(target=_beat, args=(paths, over), daemon=True).start()
+    threading.Thread(target=beat, args=(paths, over), daemon=True).start()
     try:
         yield
     except BaseException as error:
@@ -54,7 +53,18 @@ def shown(outputs):
         over.set()
 
 
-def _beat(paths, over):
+def process():
+    """What tells this process from all others: {pid, machine, born}, as `runs` needs it."""
+    return {"pid": os.getpid(), "machine": _machine(), "born": _born(os.getpid())}
+
+
+def runs(about):
+    """Does the process described by `process()` on this machine still run?"""
+    return _born(about["pid"]) == about["born"] is not None
+
+
+def beat(paths, over):
+    """Touch the files every few seconds until the event `over` is set."""
     while not over.wait(EVERY):
         for path in paths:
             with contextlib.suppress(OSError):
@@ -84,7 +94,7 @@ def read(path):
 def _lives(about):
     if about["machine"] is None or about["machine"] != _machine():
         return time.time() - about["seen"] < SILENT
-    return _born(about["pid"]) == about["born"] is not None
+    return runs(about)
 
 
 def _machine():

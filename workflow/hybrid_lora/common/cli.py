@@ -1,15 +1,18 @@
-"""What every stage's command line shares: the --settings option, a sign of life while it runs, and errors as one line."""
+"""What every stage's command line shares: --settings, a lease of its outputs, a sign of life, and errors as one line."""
 
 import argparse
 import errno
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 
-from hybrid_lora.common import alive
+from hybrid_lora.common import alive, lease
 from hybrid_lora.common.errors import Interrupted, UserError
 from hybrid_lora.common.files import read_json
+
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class Given(dict):
@@ -58,25 +61,53 @@ def command(subparsers, name, run, summary, paths=(), folders=(), outputs=(), ma
 
 
 def run(parser, argv=None):
-    """Parse, run, and return the exit status; UserError becomes one line, Ctrl-C one word."""
+    """Parse, run, and return the exit status; UserError and a full or read-only disk become one line, Ctrl-C one word."""
     arguments = parser.parse_args(argv)
     # The hub is asked only where a source says `hub`; datasets' progress bars have no ETA a log file can show.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    outputs = [getattr(arguments, name) for name in getattr(arguments, "makes", ())]
+    command = [parser.prog, *(sys.argv[1:] if argv is None else argv)]
     try:
-        with alive.shown([getattr(arguments, name) for name in getattr(arguments, "makes", ())]):
-            arguments.run(arguments)
+        _say_where()
+        with lease.held(outputs, command) as finished:
+            if finished:
+                print("hybrid_lora: that one has finished it; nothing is left to do", file=sys.stderr)
+                return 0
+            with alive.shown(outputs):
+                arguments.run(arguments)
     except UserError as error:
-        print(f"hybrid_lora: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"hybrid_lora: error: {error.filename or 'output'}: {error.strerror}; make room and start again", file=sys.stderr)
-        return 2
+        return _failed(error)
     except Interrupted as stop:
         print(f"hybrid_lora: {stop}", file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
         print("hybrid_lora: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if reason := _storage(error):
+            return _failed(reason)
+        raise
     return 0
+
+
+def _failed(reason):
+    print(f"hybrid_lora: error: {reason}", file=sys.stderr)
+    return 2
+
+
+def _storage(error):
+    """One line about a disk that is full or cannot be written; None for any other error."""
+    if isinstance(error, OSError) and error.errno in STORAGE:
+        full = "; make room and start again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return f"{error.filename or 'output'}: {error.strerror}{full}"
+    # Libraries that write weights and tables turn the system's error into text.
+    return next((f"output: {text}" for text in map(os.strerror, STORAGE[:3]) if text in str(error)), None)
+
+
+def _say_where():
+    """In a job of Slurm, the first line of the log: which job, where, with what."""
+    if job := os.environ.get("SLURM_JOB_ID"):
+        processors = os.environ.get("SLURM_CPUS_PER_TASK") or len(os.sched_getaffinity(0))
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or "none"
+        where = f"Slurm job {job} on {platform.node()}, processors {processors}, GPUs {gpus}"
+        print(f"hybrid_lora: {where}", file=sys.stderr, flush=True)

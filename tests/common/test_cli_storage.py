@@ -1,0 +1,39 @@
+"""A disk that is full or read-only ends a command with one line; every other failure keeps its traceback."""
+
+import argparse
+import errno
+
+import pytest
+
+from hybrid_lora.common import cli
+
+
+def ended(error):
+    parser = argparse.ArgumentParser(prog="x")
+
+    def fail(_):
+        raise error
+
+    cli.command(parser.add_subparsers(required=True), "make", fail, "fails", with_settings=False)
+    return cli.run(parser, ["make"])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "results/a"),
+            "a: No space left on device; make room and start again",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "results/a"), "results/a: Read-only file system"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "output: No space left on device"),
+    ],
+)
+def test_one_line(error, line, capsys):
+    assert ended(error) == 2
+    assert capsys.readouterr().err == f"hybrid_lora: error: {line}\n"
+
+
+def test_other_errors_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        ended(ZeroDivisionError())
