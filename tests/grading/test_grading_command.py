@@ -63,6 +63,21 @@ def test_math(tmp_path, capsys):
     assert said[-2].startswith("grade in.jsonl 7/7 (100 %)")
 
 
+def test_math_with_a_rows_own_options(tmp_path):
+    rows = [
+        {"id": 0, "completion": "$(0.6,2.67]$", "gold": r"$(\frac{3}{5},\frac{8}{3}]$"},
+        {"id": 1, "completion": "$(0.6,2.67]$", "gold": r"$(\frac{3}{5},\frac{8}{3}]$", "options": {"precision": 2}},
+        {"id": 2, "completion": "Answer $ \n 9 \n $", "gold": "$9$", "match_types": ["latex"]},
+        {"id": 3, "completion": "Answer $ \n 9 \n $", "gold": "$9$", "options": None, "match_types": ["latex", "expr"]},
+        {"id": 4, "completion": "9", "gold": "9", "options": {"rounding": 2}},
+        {"id": 5, "completion": "9", "gold": "9", "match_types": ["string"]},
+    ]
+    found = graded(tmp_path, "math", rows)
+    assert [row["correct"] for row in found] == [False, True, False, True, None, None]
+    assert found[4]["error"].startswith("grader: options allowed are float_rounding, ")
+    assert found[5]["error"] == "grader: match_types allowed are latex, expr"
+
+
 def test_choice(tmp_path):
     options = ["w", "x", "y"]
     rows = [

@@ -16,13 +16,15 @@ _cache, _lock = OrderedDict(), threading.Lock()
 def grade_all(kind, rows, settings, workers=1, progress=None):
     """Verdicts in the order of `rows`.
 
-    rows: dicts with `completion` and, for math, `gold`; for choice, `gold` (letter) and `options`; for code, `tests`
-    {prompt, test, entry_point}. settings: the configuration's `grading`, with exactly SETTINGS as keys. workers: processes.
+    rows: dicts with `completion` and, for math, `gold` and perhaps `options`, `match_types` (see `math.grade`); for choice,
+    `gold` (letter) and `options`; for code, `tests` {prompt, test, entry_point}. settings: the configuration's `grading`, with
+    exactly SETTINGS as keys. workers: processes.
     UserError on settings that cannot be used; never an exception for what a row holds.
     """
     check(settings)
     if kind == "math":
-        return pool.grade_many([(row["completion"], row["gold"]) for row in rows], settings["math_timeout_s"], workers, progress)
+        answers = [(row["completion"], row["gold"], row.get("options"), row.get("match_types")) for row in rows]
+        return pool.grade_many(answers, settings["math_timeout_s"], workers, progress)
     if kind == "choice":
         return [_counted(progress, guarded(None, choice.grade, row["completion"], row["gold"], row["options"])) for row in rows]
     if kind == "code":

@@ -22,6 +22,10 @@ KEYS = {
     "choice": ("id", "completion", "gold", "options"),
     "code": ("id", "completion", "tests"),
 }
+# A math row's `options`, by math-verify's names and that of its own cases: the name that math_verify.verify gives it.
+OPTIONS = {name: name for name in ("float_rounding", "numeric_precision", "strict", "allow_set_relation_comp")}
+OPTIONS |= {"precision": "float_rounding"}
+MATCH_TYPES = ("latex", "expr")
 
 
 def run(arguments):
@@ -99,14 +103,27 @@ def _problem(kind, row):
         return f"completion is no text but {type(row['completion']).__name__}"
     if kind == "choice" and not (isinstance(row["options"], list) and row["options"]):
         return "options are no list"
+    return _ways(row) if kind == "math" else None
+
+
+def _ways(row):
+    """What is wrong with a row's own `options` and `match_types` of math-verify, which are seldom there."""
+    options, types = row.get("options"), row.get("match_types")
+    known = isinstance(options, dict) and options.keys() <= OPTIONS.keys()
+    if options is not None and not (known and all(isinstance(value, int) for value in options.values())):
+        return f"options allowed are {', '.join(OPTIONS)}, with numbers or true and false"
+    if types is not None and not (isinstance(types, list) and all(name in MATCH_TYPES for name in types)):
+        return f"match_types allowed are {', '.join(MATCH_TYPES)}"
     return None
 
 
 def _whole(kind, row):
-    """The row with a number for a gold as text: `25` and `"25"` are one answer."""
-    if kind == "math" and isinstance(row["gold"], int | float) and not isinstance(row["gold"], bool):
-        return row | {"gold": str(row["gold"])}
-    return row
+    """The row with a number for a gold as text: `25` and `"25"` are one answer; its options by their names in math-verify."""
+    if kind != "math":
+        return row
+    if isinstance(row["gold"], int | float) and not isinstance(row["gold"], bool):
+        row = row | {"gold": str(row["gold"])}
+    return row | {"options": {OPTIONS[name]: value for name, value in (row.get("options") or {}).items()}}
 
 
 def write(path, rows, verdicts):

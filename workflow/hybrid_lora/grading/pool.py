@@ -103,15 +103,16 @@ def close():
         _idle.get_nowait().close()
 
 
-def compare(answer, gold, timeout_s):
+def compare(answer, gold, timeout_s, options=None, match_types=None):
     """`math.compare` in one of the processes; never raises for what is compared."""
+    request = {"answer": answer, "gold": gold, "timeout_s": timeout_s, "options": options, "match_types": match_types}
     for _ in range(2):  # a process that died while idle, or of this answer
         try:
             process = _take()
         except (Ended, Hung, OSError):  # no answer has been looked at yet
             return failed("no process for math-verify", math.shown(answer))
         try:
-            verdict = Verdict(*process.ask({"answer": answer, "gold": gold, "timeout_s": timeout_s}, 4 * timeout_s + 5))
+            verdict = Verdict(*process.ask(request, 4 * timeout_s + 5))
         except Hung:
             return Verdict(False, math.shown(answer), "timeout")
         except (Ended, OSError):
@@ -129,17 +130,20 @@ def _take():
 
 
 def grade_many(rows, timeout_s, workers=1, progress=None):
-    """Verdicts of (completion, gold) pairs in order; only what needs the library goes to `workers` processes."""
+    """Verdicts of (completion, gold) or (completion, gold, options, match_types), see `math.grade`, in order.
+
+    Only what needs the library goes to `workers` processes.
+    """
     verdicts, todo = [None] * len(rows), []
-    for i, (completion, gold) in enumerate(rows):
-        answer, verdicts[i] = math.prepare(completion, gold)
+    for i, (completion, gold, *how) in enumerate(rows):
+        answer, verdicts[i] = math.prepare(completion, gold, how[1] if how else None)
         if verdicts[i] is None:
-            todo.append((i, answer, gold))
+            todo.append((i, (answer, gold, timeout_s, *how)))
         elif progress:
             progress.step()
     with ThreadPoolExecutor(max(1, workers)) as threads:
-        results = threads.map(lambda item: guarded(math.shown(item[1]), compare, item[1], item[2], timeout_s), todo)
-        for (i, _, _), verdict in zip(todo, results):
+        results = threads.map(lambda item: guarded(math.shown(item[1][0]), compare, *item[1]), todo)
+        for (i, _), verdict in zip(todo, results):
             verdicts[i] = verdict
             if progress:
                 progress.step()
