@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+import transformers
 from transformers import (
     GemmaConfig,
     GemmaForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -67,11 +66,54 @@ def test_fused_projections_are_refused():
         candidates.find(model)
 
 
-def test_other_architectures_are_refused():
+OTHERS = {  # what was found is named, by the decoder's own words
+    "GPT2": (
+        {"n_layer": 2, "n_embd": 32, "n_head": 4},
+        r"found h\.0: attn\.c_attn \(Conv1D\), attn\.c_proj \(Conv1D\), mlp\.c_fc",
+    ),
+    "GPTNeoX": (SHAPE, r"layer 0 .*found attention\.query_key_value, attention\.dense, mlp\.dense_h_to_4h"),
+    "OPT": ({"hidden_size": 32, "num_attention_heads": 4, "word_embed_proj_dim": 32}, r"found self_attn\.k_proj.* fc1, fc2 \("),
+    "Qwen2Moe": (
+        SHAPE | {"num_experts": 4},
+        r"layer 0 is a mixture of experts \(mlp\.experts\), which is not",
+    ),
+    "Mixtral": (SHAPE | {"num_local_experts": 4}, r"layer 0 is a mixture of experts \(mlp\.experts\)"),
+    "Bart": ({"d_model": 32}, r"layer 0 holds two 'k' modules, model\.decoder\.\S+self_attn\.k_proj and \S+encoder_attn\.k_proj"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_architectures_are_refused(name):
+    shape, message = OTHERS[name]
     with torch.device("meta"):
-        model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=32, n_head=4))
-    with pytest.raises(UserError, match=r"GPT2LMHeadModel: .*no decoder layer with linears"):
+        model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, f"{name}Config")(**shape))
+    with pytest.raises(UserError, match=message) as error:
         candidates.find(model)
+    assert str(error.value).startswith(type(model).__name__) and "\n" not in str(error.value)
+
+
+def test_linears_with_a_forward_pass_of_their_own_are_refused():
+    """Quantized layers, for example: a measurement would multiply by `weight` as if it were plain."""
+
+    class Rounded(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x).round()
+
+    model = build("llama")
+    with torch.device("meta"):
+        model.model.layers[3].mlp.up_proj = Rounded(32, 48, bias=False)
+    with pytest.raises(UserError, match=r"layer 3 must hold .* found .*mlp\.up_proj \(Rounded\)"):
+        candidates.find(model)
+
+
+def test_a_multimodal_model_has_those_of_its_language_model():
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
+    config = transformers.Gemma3Config(text_config=SHAPE, vision_config=vision | {"patch_size": 14})
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    assert any("vision_tower" in name and name.endswith("q_proj") for name, _ in model.named_modules())
+    found = candidates.find(model)
+    assert len(found) == 84 and all(c.module.startswith("model.language_model.layers.") for c in found)
 
 
 def test_architecture_hash_tells_shapes_apart():

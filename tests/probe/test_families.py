@@ -4,10 +4,21 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from hybrid_lora.common.errors import UserError
-from hybrid_lora.modeling import batches, load, svd_lora
+from hybrid_lora.modeling import batches, load, loss, svd_lora
 from hybrid_lora.modeling.measuring import measuring
 from hybrid_lora.probe import chunks, partition, perturbation, sensitivity
 
@@ -20,14 +31,29 @@ SHAPE = {
     "num_key_value_heads": 2,
     "head_dim": 8,
 }
-FAMILIES = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig, "mistral": MistralConfig, "gemma": GemmaConfig}
+FAMILIES = {
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "gemma": GemmaConfig,
+    "gemma2": Gemma2Config,  # caps logits and attention's scores
+    "gemma3": Gemma3TextConfig,
+    "cohere": CohereConfig,  # scales logits; attention and MLP read the same input
+    "granite": GraniteConfig,  # scales logits, residuals and attention
+}
+KEYS = {"granite": {"logits_scaling": 4.0, "residual_multiplier": 0.5}}
 ROWS = [(list(range(5, 29)), 7), (list(range(40, 58)), 3), (list(range(60, 91)), 12)]
 
 
 @pytest.fixture(params=FAMILIES)
 def probe(request):
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(FAMILIES[request.param](**SHAPE)).eval()
+    model = AutoModelForCausalLM.from_config(FAMILIES[request.param](**SHAPE, **KEYS.get(request.param, {}))).eval()
+    for name, parameter in model.named_parameters():  # transformers starts biases at zero; a test needs to see them
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    loss.check(model)
     branches = svd_lora.attach(model, 4, {"method": "adalora", "e": 1.0, "alpha": 0.7}, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Candidate modules (Eq. 1-2): the seven linears of every decoder layer, by exact name.
 
 Works for any Hugging Face decoder whose layers hold linears of these names (Qwen2/3, Llama, Mistral, Gemma); for others,
-fused projections included, one error says what was found.
+fused projections and mixtures of experts included, one error says what was found.
 """
 
 import re
@@ -15,6 +15,8 @@ from hybrid_lora.contracts.modules import TYPES
 
 SUFFIXES = {f"{part}_proj": part for part in TYPES}  # q_proj -> q
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_BLOCK = re.compile(r"(?:^|\.)(\w+\.(\d+))\.(.+)")  # of decoders that call their layers something else: h.0, blocks.0
+_EXPERTS = re.compile(r"(?:^|\.)\w*experts?(?:\.|$)")
 
 
 @dataclass(frozen=True)
@@ -29,41 +31,70 @@ class Candidate:
     out_features: int
 
 
+def decoder(model):
+    """The part of a causal language model that turns token ids into hidden states; of a multimodal one, its language model."""
+    found = model.get_decoder()
+    return found.model if found is model and isinstance(getattr(found, "model", None), nn.Module) else found
+
+
 def find(model):
     """All candidates of a causal language model in layer order, then q, k, v, o, gate, up, down.
 
-    Raises UserError where a layer does not hold each of the seven exactly once.
+    Raises UserError where a layer does not hold each of the seven exactly once, as a plain linear, or holds experts.
     """
-    layers = {}
+    layers, inside = {}, decoder(model)
+    prefix = next((f"{name}." for name, module in model.named_modules() if module is inside and name), "")
     for name, module in model.named_modules():
         layer, part = _LAYER.search(name), SUFFIXES.get(name.rsplit(".", 1)[-1])
-        if layer and part and isinstance(module, nn.Linear):
+        if not (name.startswith(prefix) and layer):
+            continue
+        if _EXPERTS.search(name[layer.end() :]):
+            raise UserError(
+                f"{type(model).__name__}: layer {layer[1]} is a mixture of experts ({name[layer.end() :]}), "
+                f"which is not supported; expected the linears {', '.join(SUFFIXES)} once each"
+            )
+        if part and _plain(module):
             params = sum(p.numel() for p in module.parameters(recurse=False))
             candidate = Candidate(name, int(layer[1]), part, params, module.in_features, module.out_features)
-            if part in layers.setdefault(int(layer[1]), {}):
+            other = layers.setdefault(int(layer[1]), {}).setdefault(part, candidate)
+            if other is not candidate:
                 raise UserError(
-                    f"{type(model).__name__}: two '{part}' modules in layer {layer[1]}; expected the seven linears once each"
+                    f"{type(model).__name__}: layer {layer[1]} holds two '{part}' modules, {other.module} and {name}; "
+                    f"expected the linears {', '.join(SUFFIXES)} once each"
                 )
-            layers[int(layer[1])][part] = candidate
-    _check(model, layers)
+    _check(model, prefix, layers)
     return [layers[number][part] for number in sorted(layers) for part in TYPES]
 
 
-def _check(model, layers):
+def _plain(module):
+    """Quantized and other linears compute something else than x W + b by a forward pass of their own."""
+    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+
+
+def _check(model, prefix, layers):
     expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     wrong = next((n for n in range(expected or 0) if set(layers.get(n, ())) != set(TYPES)), None)
     if layers and wrong is None and len(layers) == expected:
         return
-    first = wrong or 0
-    linears = [
-        name.split(f"layers.{first}.", 1)[1]
-        for name, module in model.named_modules()
-        if f"layers.{first}." in name and hasattr(module, "weight") and module.weight.dim() == 2
-    ]
+    where, found = _found(model, prefix, wrong or 0)
     raise UserError(
-        f"{type(model).__name__}: layer {first} must hold the linears {', '.join(SUFFIXES)}; "
-        f"found {', '.join(linears) or 'no decoder layer with linears'} (fused or renamed projections are not supported)"
+        f"{type(model).__name__}: layer {wrong or 0} must hold the linears {', '.join(SUFFIXES)}; "
+        f"found {f'{where}: ' if where else ''}{', '.join(found) or 'no numbered layer with weight matrices'} "
+        f"(fused or renamed projections are not supported)"
     )
+
+
+def _found(model, prefix, number):
+    """(what the decoder calls its layers where that is not `layers`, names of the weight matrices in layer `number`)."""
+    blocks = {}
+    for name, module in model.named_modules():
+        block = _BLOCK.search(name)
+        weight = getattr(module, "weight", None)
+        if name.startswith(prefix) and block and int(block[2]) == number and getattr(weight, "ndim", 0) == 2:
+            shown = block[3] if _plain(module) else f"{block[3]} ({type(module).__name__})"
+            blocks.setdefault(block[1], []).append(shown)
+    name = f"layers.{number}"
+    return (None, blocks[name]) if name in blocks else next(iter(blocks.items()), (None, []))
 
 
 def architecture_sha256(model):

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from hybrid_lora.common.errors import UserError
+from hybrid_lora.modeling import candidates
 
 disable_progress_bar()  # bars of fractions of a second clutter the logs
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -51,7 +52,7 @@ def set_checkpointing(model, on):
 
     transformers does so in training mode only; the probe's measurements run in evaluation mode, without dropout.
     """
-    for layer in model.get_decoder().layers:
+    for layer in candidates.decoder(model).layers:
         vars(layer).pop("forward", None)
         if on:
             layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)

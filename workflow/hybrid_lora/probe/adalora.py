@@ -44,6 +44,7 @@ def run(settings, model_folder, train, out, state):
     words = load.tokenizer(model_folder)
     encoded = loop.encode(words, corpus.read(train), options, train)
     model = load.model(model_folder, options["dtype"])
+    loss.check(model)
     load.set_checkpointing(model, options["gradient_checkpointing"])
     found = candidates.find(model)
     adapted = attach(model, found, settings["adalora"], timing, options["seed"]).to(load.device())

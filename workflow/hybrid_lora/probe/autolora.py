@@ -22,7 +22,7 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus
-from hybrid_lora.modeling import load, svd_lora
+from hybrid_lora.modeling import load, loss, svd_lora
 from hybrid_lora.probe import importances, loop
 
 ENTRY = "hybrid_lora.probe.autolora"
@@ -49,7 +49,7 @@ def run(settings, model_folder, train, out, state):
     parts = split(encoded, entry["validation_share"], options, train)
     model = load.model(model_folder, options["dtype"])
     branches = attach(model, settings["rank"], entry["weights"], options["seed"])
-    model.to(load.device())
+    loss.check(model.to(load.device()))
     load.set_checkpointing(model, options["gradient_checkpointing"])
     records = _train(model, branches, parts, words.pad_token_id, options, entry, work)
     importances.publish(

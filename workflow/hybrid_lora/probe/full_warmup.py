@@ -9,7 +9,7 @@ from hybrid_lora.common import code, manifest
 from hybrid_lora.common.files import directory_artifact, write_json
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus, history
-from hybrid_lora.modeling import candidates, load
+from hybrid_lora.modeling import candidates, load, loss
 from hybrid_lora.probe import loop
 
 ENTRY = "hybrid_lora.probe.full_warmup"
@@ -27,7 +27,7 @@ def run(settings, model_folder, train, out, state):
     if settings["full"]["weights"] == "candidates":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.rpartition(".")[0] in names)
-    model.to(load.device())
+    loss.check(model.to(load.device()))
     load.set_checkpointing(model, options["gradient_checkpointing"])
     records = _train(model, encoded, words.pad_token_id, options, work)
     load.set_checkpointing(model, False)

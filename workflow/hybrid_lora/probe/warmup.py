@@ -13,7 +13,7 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import directory_artifact, read_json, write_json
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus, history
-from hybrid_lora.modeling import load, svd_lora
+from hybrid_lora.modeling import load, loss, svd_lora
 from hybrid_lora.probe import loop
 
 ENTRY = "hybrid_lora.probe.warmup"
@@ -37,7 +37,7 @@ def attach(settings, model_folder):
     options = settings["warmup"]
     model = load.model(model_folder, options["dtype"])
     branches = svd_lora.attach(model, settings["rank"], settings["init"], options["seed"])
-    model.to(load.device())
+    loss.check(model.to(load.device()))
     load.set_checkpointing(model, options["gradient_checkpointing"])
     return model, branches
 
