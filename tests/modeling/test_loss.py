@@ -71,9 +71,9 @@ def test_no_logits_of_all_tokens(problem, monkeypatch):
 
 
 SCALED = {
-    "logit_scale": ("CohereConfig", 0.5),
-    "logits_scaling": ("GraniteConfig", 8.0),
-    "lm_head_multiplier": ("LlamaConfig", 3.0),
+    "logit_scale": ("Cohere", 0.5),
+    "logits_scaling": ("Granite", 8.0),
+    "lm_head_multiplier": ("Llama", 3.0),
 }
 
 

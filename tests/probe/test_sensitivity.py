@@ -1,6 +1,7 @@
 """Algorithm 1 against an independent definition, and what a dump may depend on."""
 
 import copy
+import shutil
 
 import numpy as np
 import pyarrow.compute as pc
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from hybrid_lora.common.errors import UserError
+from hybrid_lora.common.files import read_json, write_json
 from hybrid_lora.contracts import corpus, sensitivity
 from hybrid_lora.modeling import batches, load, svd_lora
 from hybrid_lora.modeling.loss import next_token_loss
@@ -261,6 +263,41 @@ def test_warmup_resumes_exactly(model_folder, corpus_files, warm, tmp_path, monk
     assert len(calls) == 5 + 2
     assert (tmp_path / "warmup/probe.safetensors").read_bytes() == (warm / "probe.safetensors").read_bytes()
     assert not (tmp_path / "state").exists()
+
+
+def test_warmup_with_dropout_resumes_exactly(model_folder, corpus_files, tmp_path, monkeypatch):
+    """Dropout draws from torch's own generator, whose state no file keeps."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"attention_dropout": 0.5})
+    real, calls = warmup.loop.backward, []
+
+    def dies(*args):
+        calls.append(1)
+        if len(calls) == 11:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(warmup.loop, "backward", dies)
+    warmup.run(WARMUP, folder, corpus_files[0], tmp_path / "whole", tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        warmup.run(WARMUP, folder, corpus_files[0], tmp_path / "again", tmp_path / "b")
+    torch.rand(7)
+    warmup.run(WARMUP, folder, corpus_files[0], tmp_path / "again", tmp_path / "b")
+    assert len(calls) == 6 + 5 + 2
+    assert (tmp_path / "again/probe.safetensors").read_bytes() == (tmp_path / "whole/probe.safetensors").read_bytes()
+
+
+def test_a_module_that_is_not_used_is_named(model_folder, warm, corpus_files):
+    """As in layers that take keys and values from another one."""
+    model, branches = warmup.restore(model_folder, warm, "float32")
+    attention = model.model.layers[1].self_attn
+    with measuring(model, branches) as halves:
+        real = attention.k_proj.forward
+        attention.k_proj.forward = lambda x: real(x).detach()
+        batch = batches.collate([(list(range(3, 40)), 5)], 0)
+        with pytest.raises(UserError, match=r"module model\.layers\.1\.self_attn\.k_proj has no part in the loss"):
+            stage.launch(model, batch, set(list(branches)[::2]), halves)()
 
 
 def test_partition_is_bernoulli_and_depends_on_seed_and_batch():

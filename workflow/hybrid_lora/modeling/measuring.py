@@ -16,6 +16,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from hybrid_lora.common.errors import UserError
 from hybrid_lora.modeling import fused, patching
 
 
@@ -92,7 +93,13 @@ class Halves:
         return self.shared
 
     def gradients(self):
-        """Gradients of e [branches, r], float32 or wider, on the device, from the last backward pass."""
+        """Gradients of e [branches, r], float32 or wider, on the device, from the last backward pass.
+
+        UserError where a module has none: its output goes nowhere, as in layers that take keys and values from another one.
+        """
+        unused = next((name for name in self.branches if name not in self.kept), None)
+        if unused:
+            raise UserError(f"module {unused} has no part in the loss, so it cannot be scored; this decoder is not supported")
         xA = torch.stack([self.kept[name][0] for name in self.branches])
         dscaled = torch.stack([self.kept[name][1] for name in self.branches])
         self.of, self.kept, self.read, self.shared = {}, {}, None, None

@@ -1,7 +1,7 @@
 """The training loop of every probe: seeded order of rows, a schedule, progress with an ETA, resumable state.
 
 The order of the data is a function of (seed, epoch), and state is saved every `save_every` steps, so an interrupted
-warm-up goes on where it was, to the same bits.
+warm-up goes on where it was, to the same bits. So does a decoder's dropout: torch's generator is seeded anew at every step.
 """
 
 import contextlib
@@ -37,6 +37,7 @@ def run(what, options, total, work, optimizers, update, state, restore):
         for step in range(len(records), options["steps"]):
             began = time.monotonic()
             _set_rates(optimizers, rates, _schedule(options["schedule"], step, options["steps"]))
+            torch.manual_seed(derive(options["seed"], "dropout", step))
             found = update(step, rows_of(step, options, total))
             found = found if isinstance(found, dict) else {"loss": found}
             if not all(math.isfinite(value) for value in found.values()):
