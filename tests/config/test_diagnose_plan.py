@@ -6,6 +6,7 @@ import pytest
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.config import layers, load, variants
+from hybrid_lora.config.allocations import Allocation
 from hybrid_lora.config.plan import Plan
 
 REPO = Path(__file__).resolve().parents[2]
@@ -87,6 +88,22 @@ def test_runs_keep_their_own_allocations():
     assert ours.allocation("demo.default+k5.hybrid.params-0.1") == ours.allocation("demo.default.hybrid.params-0.1")
 
 
+@pytest.mark.parametrize(
+    ("unit", "amount", "end"),
+    [
+        ("params", 0.1, "params-0.1"),
+        ("modules", 1.0, "modules-1"),
+        ("params", 0.1234567, "params-0.1234567"),
+        ("params", 1e-7, "params-1e-07"),
+        ("absolute", 86_535_232, "absolute-86535232"),
+        ("absolute", 86_535_233, "absolute-86535233"),
+        ("absolute", 1_000_000, "absolute-1000000"),
+    ],
+)
+def test_amounts_that_differ_have_names_that_differ(unit, amount, end):
+    assert Allocation("demo", "default", "hybrid", unit, amount).name == f"demo.default.hybrid.{end}"
+
+
 def paths(value):
     """All paths in the settings of `report diagnose`."""
     if isinstance(value, dict | list):
@@ -122,6 +139,11 @@ MISTAKES = {
         diagnose(),
         {"corpora": {"demo": {"validation_rows": 200}}},
         "corpora.demo.validation_rows is 200, report.diagnose.partitions 40 * batch_size 8 needs 320 rows",
+    ),
+    "rows for the last chunk": (  # of 10 batches: K = 35 computes 40
+        diagnose(partitions=[5, 35]),
+        {"corpora": {"demo": {"validation_rows": 300}}},
+        "corpora.demo.validation_rows is 300, report.diagnose.partitions 35, in whole chunks of 10 batches 40, * batch_size 8",
     ),
     "rows for P": (
         diagnose(),

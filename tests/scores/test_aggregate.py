@@ -26,7 +26,7 @@ GRADS = {  # module -> batch -> components; s = (|1 * g0| + |-2 * g1|) / 2
 IDENTITY = {"id": "toy", "revision": None, "architecture_sha256": "0" * 64}
 
 
-def dump(path, batches=(0, 1), names=NAMES, warmup="w", change=None, model=IDENTITY):
+def dump(path, batches=(0, 1), names=NAMES, warmup="w", change=None, model=IDENTITY, settings=None):
     rows = [
         {
             "batch": t,
@@ -36,7 +36,7 @@ def dump(path, batches=(0, 1), names=NAMES, warmup="w", change=None, model=IDENT
             "component": i,
             "active_pass": "A",
             "e": E[i],
-            "grad": (change or {}).get((t, name, i), GRADS[name][t][i] if name in GRADS else 0.0),
+            "grad": change[t, name, i] if (t, name, i) in (change or {}) else GRADS[name][t][i] if name in GRADS else 0.0,
             "loss_a": 1.0,
             "loss_b": 1.0,
             "tokens": 5,
@@ -45,7 +45,8 @@ def dump(path, batches=(0, 1), names=NAMES, warmup="w", change=None, model=IDENT
         for name in names
         for i in range(2)
     ]
-    sensitivity.write(path, pa.Table.from_pylist(rows, schema=sensitivity.SCHEMA), {"warmup_sha256": warmup, "model": model})
+    about = {"warmup_sha256": warmup, "model": model, "settings": settings or {"seed": 0, "batches_per_chunk": len(batches)}}
+    sensitivity.write(path, pa.Table.from_pylist(rows, schema=sensitivity.SCHEMA), about)
     return path
 
 
@@ -125,6 +126,10 @@ BAD = {
         "a.parquet: computed on model other .*not toy",
     ),
     "another revision": (lambda p: [dump(p / "a.parquet", model=IDENTITY | {"revision": "b"})], "revision b, .*revision None"),
+    "other settings": (
+        lambda p: [dump(p / "a.parquet", (0,)), dump(p / "b.parquet", (1,), settings={"seed": 1})],
+        r"b\.parquet: computed with seed 1, .*a\.parquet with 0; all dumps must be alike",
+    ),
     "nothing": (lambda p: [], "criterion hybrid is computed from sensitivity; --dumps names no file"),
 }
 
@@ -135,6 +140,46 @@ def test_bad_dumps(case, modules, tmp_path):
     with pytest.raises(UserError, match=message):
         run("hybrid", modules, make(tmp_path), tmp_path)
     assert not (tmp_path / "out.parquet").exists()
+
+
+def rewritten(path, change):
+    """The dump with its table changed, its origin kept."""
+    table, about = sensitivity.read(path)
+    sensitivity.write(path, change(table), about)
+    return path
+
+
+@pytest.mark.parametrize("column", ["batch", "module", "component", "grad"])
+def test_empty_cells(column, modules, tmp_path):
+    def change(table):
+        values = [None, *table[column].to_pylist()[1:]]
+        return table.set_column(table.column_names.index(column), column, pa.array(values, sensitivity.SCHEMA.field(column).type))
+
+    with pytest.raises(UserError, match=rf"a\.parquet: column '{column}' has empty cells"):
+        run("hybrid", modules, [rewritten(dump(tmp_path / "a.parquet"), change)], tmp_path)
+
+
+def test_rows_twice_in_one_file(modules, tmp_path):
+    """A component in another's place would leave the count right and the score wrong."""
+    whole = rewritten(dump(tmp_path / "a.parquet"), lambda table: pa.concat_tables([table, table]))
+    with pytest.raises(UserError, match=rf"a\.parquet: batch 0 of module {NAMES[0]} is listed twice"):
+        run("hybrid", modules, [whole], tmp_path)
+    one = rewritten(
+        dump(tmp_path / "b.parquet"),
+        lambda table: table.set_column(4, "component", pa.array([*table["component"].to_pylist()[:-1], 0], pa.int32())),
+    )
+    with pytest.raises(UserError, match=rf"b\.parquet: batch 1 of module {NAMES[2]} is listed twice"):
+        run("hybrid", modules, [one], tmp_path)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-30, 3e20])
+def test_batches_that_agree_have_no_deviation(value, modules, tmp_path):
+    """In floating point the mean of 20 times 0.1 is not 0.1, and the deviation from it is not 0."""
+    same = {(t, name, i): value for t in range(20) for name in NAMES for i in range(2)}
+    rows, _ = run("hybrid-1", modules, [dump(tmp_path / "a.parquet", range(20), change=same)], tmp_path, batches=20)
+    assert [row["sigma"] for row in rows] == [0.0] * 3
+    assert [row["score"] for row in rows] == [np.inf] * 3
+    assert [row["mu"] for row in rows] == [1.5 * float(np.float32(value))] * 3
 
 
 def test_component_missing(modules, tmp_path):

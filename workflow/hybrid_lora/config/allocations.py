@@ -17,8 +17,10 @@ class Allocation:
 
     @property
     def name(self):
-        """{model}.{probe}.{criterion}.{unit}-{ratio}"""
-        return f"{self.model}.{self.probe}.{self.criterion}.{self.unit}-{self.amount:g}"
+        """{model}.{probe}.{criterion}.{unit}-{ratio}; amounts that differ have different names."""
+        short = f"{self.amount:g}"
+        exact = short if float(short) == self.amount and "e+" not in short else str(self.amount)
+        return f"{self.model}.{self.probe}.{self.criterion}.{self.unit}-{exact}"
 
     @property
     def path(self):

@@ -127,10 +127,12 @@ class Diagnosis:
         entry, probe = self._diagnose(), self.values["probes"][name]
         if len(entry["partitions"]) < 2 or not any(SOURCES[c] in PARTITIONED for c in entry["stability"]):
             return
-        most, size = max(entry["partitions"]), probe["sensitivity"]["batch_size"]
+        most, size, chunk = max(entry["partitions"]), *(probe["sensitivity"][key] for key in ("batch_size", "batches_per_chunk"))
+        batches = -(-most // chunk) * chunk
         held = self.values["corpora"][probe["corpus"]]["validation_rows"]
-        if held < most * size:
-            what = f"report.diagnose.partitions {most} * batch_size {size} needs {most * size} rows"
+        if held < batches * size:
+            whole = f", in whole chunks of {chunk} batches {batches}," if batches > most else ""
+            what = f"report.diagnose.partitions {most}{whole} * batch_size {size} needs {batches * size} rows"
             raise UserError(f"corpora.{probe['corpus']}.validation_rows is {held}, {what}")
 
     def _check_names(self, name):

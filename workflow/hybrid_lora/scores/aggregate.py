@@ -5,6 +5,8 @@ The arithmetic is in float64 over the dumps' unrounded float32.
 
 import sys
 
+import numpy as np
+
 from hybrid_lora.common import code, manifest
 from hybrid_lora.common.cli import folder
 from hybrid_lora.common.errors import UserError
@@ -54,8 +56,18 @@ def _score(settings, criterion, listed, dumps, measured_on):
         return nothing | {"score": value, "importance": importance}
     training = folder(measured_on[0]) if measured_on else None
     found = sources.per_batch(criterion.source, dumps, listed, settings["batches"], training)
-    mu, sigma = found.mean(axis=0), found.std(axis=0)  # ddof=0: Eq. 15
+    mu, sigma = mean_and_deviation(found)
     return nothing | {"score": criterion.score(mu, sigma), "mu": mu, "sigma": sigma, "batches": len(found)}
+
+
+def mean_and_deviation(values):
+    """(mu, sigma) of Eq. 15, float64 [modules], from values [batch, module].
+
+    Where all batches agree sigma is 0 and mu the value, exactly: rounding (20 times 0.1 is not 2) must not decide over guards.
+    """
+    steady = values.max(axis=0) == values.min(axis=0)
+    mu, sigma = values.mean(axis=0), values.std(axis=0)  # ddof=0
+    return np.where(steady, values[0], mu), np.where(steady, 0.0, sigma)
 
 
 def _rows(modules, found, direction):

@@ -12,8 +12,9 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.contracts import importance as importance_file
 from hybrid_lora.contracts import measurements, probe_state, sensitivity, tables, weights
 
-COLUMNS = {"sensitivity": ("batch", "module", "e", "grad")}
+COLUMNS = ("batch", "module", "component", "e", "grad")
 PER_BATCH = ("batch", "module", "value")
+ANY = ("batches_per_chunk", "batches", "gradient_checkpointing")  # settings of a dump on which no number in it depends
 
 
 def per_batch(kind, dumps, listed, batches, measured_on=None):
@@ -25,11 +26,10 @@ def per_batch(kind, dumps, listed, batches, measured_on=None):
     names = [module["module"] for module in listed["modules"]]
     column = {name: i for i, name in enumerate(names)}
     total, count = np.zeros((batches, len(names))), np.zeros((batches, len(names)), dtype=np.int64)
-    expected = weights.sha256(measured_on) if measured_on else None
-    first = None
+    origin = _Origin(kind, listed["model"], measured_on)
     for path in dumps:
         table, about = _load(kind, path)
-        expected, first = _same_origin(path, about, kind, listed["model"], expected, first or path)
+        origin.check(path, about)
         where, chosen = _places(path, table, column, batches)
         if kind == "sensitivity":
             values = np.abs(table["e"].to_numpy().astype(np.float64) * table["grad"].to_numpy().astype(np.float64))
@@ -44,24 +44,47 @@ def per_batch(kind, dumps, listed, batches, measured_on=None):
 
 
 def _load(kind, path):
-    if kind == "sensitivity":
-        return tables.read_with_metadata(path, sensitivity.SCHEMA, "probe sensitivity", COLUMNS["sensitivity"])
-    return tables.read_with_metadata(path, measurements.SCHEMA, f"probe {kind}", PER_BATCH)
+    schema, columns = (sensitivity.SCHEMA, COLUMNS) if kind == "sensitivity" else (measurements.SCHEMA, PER_BATCH)
+    table, about = tables.read_with_metadata(path, schema, f"probe {kind}", columns)
+    empty = next((name for name in columns if table[name].null_count), None)
+    if empty:
+        raise UserError(f"{path}: column '{empty}' has empty cells; probe {kind} leaves none")
+    return table, about
 
 
-def _same_origin(path, about, kind, model, expected, first):
-    """(SHA-256 of the warm-up, file it was taken from); UserError if this file is of another model, warm-up or kind."""
-    if about.get("kind", kind) != kind:
-        raise UserError(f"{path}: holds {about['kind']}, {kind} is needed here")
-    _same_model(path, about, model)
-    found = about.get("warmup_sha256")
-    if found is None:
-        print(f"warning: {path} does not say which warm-up it was computed with; taken as it is", file=sys.stderr)
-        return expected, first
-    if expected is not None and found != expected:
-        other = f"than {first}" if first != path else "than the probe's present one"
-        raise UserError(f"{path}: computed with another warm-up {other}; recompute the dumps of this probe")
-    return found, first
+class _Origin:
+    """What all dumps behind one score share: kind, model, warm-up and settings; UserError on one that differs."""
+
+    def __init__(self, kind, model, measured_on):
+        self.kind, self.model = kind, model
+        self.warmup, self.present = (weights.sha256(measured_on), True) if measured_on else (None, False)
+        self.first = self.settings = None
+
+    def check(self, path, about):
+        """path: of a dump; about: its metadata. A dump that does not say its warm-up is taken with a warning."""
+        if about.get("kind", self.kind) != self.kind:
+            raise UserError(f"{path}: holds {about['kind']}, {self.kind} is needed here")
+        _same_model(path, about, self.model)
+        self._same_settings(path, about)
+        self.first = self.first or path
+        found = about.get("warmup_sha256")
+        if found is None:
+            print(f"warning: {path} does not say which warm-up it was computed with; taken as it is", file=sys.stderr)
+            return
+        if self.warmup is not None and found != self.warmup:
+            other = "than the probe's present one" if self.present else f"than {self.first}"
+            raise UserError(f"{path}: computed with another warm-up {other}; recompute the dumps of this probe")
+        self.warmup = found
+
+    def _same_settings(self, path, about):
+        found = {key: value for key, value in (about.get("settings") or {}).items() if key not in ANY}
+        if self.settings is None or not found:
+            self.settings = found or self.settings
+            return
+        wrong = next((key for key in sorted({*found, *self.settings}) if found.get(key) != self.settings.get(key)), None)
+        if wrong:
+            ours, theirs = self.settings.get(wrong), found.get(wrong)
+            raise UserError(f"{path}: computed with {wrong} {theirs!r}, {self.first} with {ours!r}; all dumps must be alike")
 
 
 def _same_model(path, about, model):
@@ -84,7 +107,18 @@ def _places(path, table, column, batches):
     module = np.array([column[name] for name in present])[encoded.indices.to_numpy()]
     batch = table["batch"].to_numpy()
     chosen = (batch >= 0) & (batch < batches)
-    return batch[chosen].astype(np.int64) * len(column) + module[chosen], chosen
+    where = batch[chosen].astype(np.int64) * len(column) + module[chosen]
+    _each_once(path, where, table, chosen, list(column))
+    return where, chosen
+
+
+def _each_once(path, where, table, chosen, names):
+    """No row of a batch, module and component is there twice."""
+    component = table["component"].to_numpy()[chosen].astype(np.int64) if "component" in table.column_names else 0 * where
+    found, count = np.unique(where * (component.max(initial=0) + 1) + component, return_counts=True)
+    if len(found) < len(where):
+        place = int(found[count > 1][0] // (component.max() + 1))
+        raise UserError(f"{path}: batch {place // len(names)} of module {names[place % len(names)]} is listed twice")
 
 
 def _not_twice(path, names, count, new):
