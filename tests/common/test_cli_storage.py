@@ -23,7 +23,7 @@ def ended(error):
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "results/a"),
-            "a: No space left on device; make room and start again",
+            "results/a: No space left on device; make room and start again",
         ),
         (OSError(errno.EROFS, "Read-only file system", "results/a"), "results/a: Read-only file system"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "output: No space left on device"),
