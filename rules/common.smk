@@ -17,6 +17,7 @@ from hybrid_lora import config as configuration
 from hybrid_lora.common import checkpoints
 from hybrid_lora.common.code import relative_sources
 from hybrid_lora.common.errors import UserError
+from hybrid_lora.common.files import check_writable
 from hybrid_lora.config.plan import Plan
 
 try:
@@ -33,6 +34,12 @@ except UserError as error:
 os.environ["HYBRID_LORA_LOGGING"] = json.dumps(plan.values["logging"])
 # No part of any job's settings: how safely work is kept changes no result.
 os.environ[checkpoints.ENVIRONMENT] = json.dumps(plan.values["checkpoints"])
+
+
+# Only with `--sdm apptainer`.
+container: plan.values["compute"]["container"]
+
+
 environment = f"../envs/{'gpu' if plan.gpus else 'cpu'}.yaml"
 
 
@@ -52,6 +59,11 @@ def asked(question, *arguments):
 def names(values):
     """A wildcard constraint that matches exactly these names."""
     return "|".join(map(re.escape, values)) or "(?!)"
+
+
+# Before the first job is sent; not in a dry run.
+onstart:
+    asked(check_writable, "results")
 
 
 wildcard_constraints:

@@ -1,14 +1,13 @@
 """Snakemake runs of the tests' smallest configuration in copies of the checkout, on the cluster or on this machine."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tests_workflow import REPO, copy_checkout
+from tests_workflow import copy_checkout
 
 CONFIG = ["--configfile", "config/tiny.yaml", "tests/slurm/smallest.yaml"]
 QUICK = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
@@ -55,6 +54,12 @@ def user_environment(folder, environment=None):
     return environment
 
 
+def unlock(folder, environment):
+    """`snakemake --unlock`, as Snakemake tells a user whose Snakemake was killed."""
+    command = [sys.executable, "-m", "snakemake", *CONFIG, "--unlock"]
+    subprocess.run(command, cwd=folder, env=user_environment(folder, environment), check=True, capture_output=True)
+
+
 def run_locally(folder):
     """The undisturbed run on this machine that others are compared with."""
     command = [sys.executable, "-m", "snakemake", *CONFIG, "--cores", "2", "--scheduler", "greedy", "--show-failed-logs"]
@@ -63,11 +68,3 @@ def run_locally(folder):
     )
     assert done.returncode == 0, done.stdout[-5000:]
     return folder / "results"
-
-
-def rules_run(said):
-    """Names of the rules whose jobs Snakemake's output shows as started, in order."""
-    return re.findall(r"^(?:local)?rule (\w+):", said, re.MULTILINE)
-
-
-__all__ = ["CONFIG", "QUICK", "REPO", "Pipeline", "clone", "rules_run", "run_locally", "user_environment"]

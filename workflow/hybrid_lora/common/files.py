@@ -53,6 +53,17 @@ def read_json(path):
         raise UserError(f"{path}: not a JSON file ({error})") from None
 
 
+def check_writable(folder):
+    """UserError with the reason where `folder` cannot be made or cannot take a file of a page: full, read-only, forbidden."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable.") as file:
+            file.write(b" " * 4096)
+            file.flush()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+
+
 def sha256_file(path):
     """SHA-256 of a file's bytes, as 64 hex digits; UserError naming the file if it is missing."""
     try:

@@ -1,0 +1,104 @@
+"""What the tests of faults do to a pipeline: hold a job still, look at its attempts, fill its disk."""
+
+import contextlib
+import json
+import os
+import subprocess
+
+import psutil
+import pytest
+from artifacts import files
+from cluster import wait_for
+from pipelines import Pipeline
+
+PATIENCE = 240  # seconds; a busy machine needs a minute for a job's nested starts
+
+
+class Story:
+    """One copy of the checkout on one cluster, whose results/ lie on a disk of their own where that is permitted."""
+
+    def __init__(self, cluster, folder):
+        self.cluster, self.folder, self.results, self.run = cluster, folder, folder / "results", None
+        self.results.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", self.results], capture_output=True, text=True)
+        self.refused = done.stderr.strip() or None
+        self.stopped = set()
+
+    def close(self):
+        """End what runs and take the disk away."""
+        for process in self.stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self.run:
+            self.run.end()
+        self.cluster.run("scancel", "--user=root", check=False)
+        if not self.refused:
+            with contextlib.suppress(RuntimeError):
+                wait_for(lambda: not self.cluster.run("squeue", "--noheader"), "an empty queue", 30)
+            subprocess.run(["umount", "--lazy", self.results], check=False)
+
+    def start(self, arguments=()):
+        """The user's command, always the same."""
+        self.run = Pipeline(self.folder, self.cluster.environment, arguments)
+
+    def hold(self, artifact):
+        """(process, Slurm job) that makes results/`artifact`, held still as soon as it works."""
+
+        def working():
+            if self.run.process.poll() is not None:
+                pytest.fail(f"Snakemake ended before {artifact}:\n{self.run.said[-5000:]}")
+            return next(iter(self._holders(artifact)), None)
+
+        about = wait_for(working, f"a job at work on {artifact}", PATIENCE)
+        process = psutil.Process(about["pid"])
+        process.suspend()
+        self.stopped.add(process)
+        return process, about["job"]
+
+    def _holders(self, artifact):
+        """Who holds a lease of the artifact and lives."""
+        path = self.results / ".state/leases" / artifact
+        for lease in path.parent.glob(f"{path.name}.*"):
+            with contextlib.suppress(OSError, ValueError):
+                about = json.loads(lease.read_text())
+                if psutil.pid_exists(about["pid"]) and psutil.Process(about["pid"]) not in self.stopped:
+                    yield about
+
+    def let_go(self, process):
+        """Let a held process go on, if it still exists."""
+        self.stopped.discard(process)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+
+    def attempts(self, comment, count):
+        """The jobs of one rule, oldest first, once there are `count` and the last has completed."""
+
+        def ended():
+            jobs = [job for job in self.cluster.jobs().values() if job.get("Comment") == comment]
+            jobs.sort(key=lambda job: int(job["JobId"]))
+            return jobs if len(jobs) == count and jobs[-1]["JobState"] == "COMPLETED" else None
+
+        return wait_for(ended, f"{count} jobs {comment}", PATIENCE)
+
+    def inodes(self):
+        """{artifact: (inode, time)}: what is made again has others."""
+        return {name: (path.stat().st_ino, path.stat().st_mtime_ns) for name, path in files(self.results).items()}
+
+    def needs_own_disk(self):
+        """Skip where results/ could not be put on a disk of its own."""
+        if self.refused:
+            pytest.skip(f"no disk of its own for results/: {self.refused}")
+
+    def disk(self, options):
+        """Mount results/ again with other options."""
+        subprocess.run(["mount", "-o", options, self.results], check=True)
+
+    def fill(self):
+        """Leave no page free."""
+        used = os.statvfs(self.results)
+        self.disk(f"remount,size={(used.f_blocks - used.f_bfree) * used.f_frsize}")
+
+    def make_room(self):
+        """The disk as it was."""
+        if not self.refused:
+            self.disk("remount,size=64m")
