@@ -18,6 +18,7 @@ LAYERS = {
     "modeling": {"modeling", "contracts", "common"},
     "objectives": {"objectives", "modeling", "grading", "contracts", "common"},
     "config": {"config", "contracts", "common"},
+    "export": {"export", "modeling", "contracts", "common"},
 }
 MODULE_STAGES = [stage for stage in STAGES if stage != "config"]
 

@@ -8,6 +8,7 @@ from hybrid_lora.common import cli
 
 STAGES = ("config", "data", "model", "probe", "scores", "allocation", "training", "evaluation", "report")
 LIBRARIES = ("grading",)  # below the stages, with commands of their own
+COMMANDS = ("export",)  # across the stages, each a command itself
 
 
 def parser():
@@ -19,6 +20,8 @@ def parser():
         summary = stage.__doc__.splitlines()[0]
         sub = stages.add_parser(name, help=summary, description=summary)
         stage.add_commands(sub.add_subparsers(dest="command", required=True, metavar="command"))
+    for name in COMMANDS:
+        importlib.import_module(f"hybrid_lora.{name}.__main__").add_command(stages)
     return top
 
 

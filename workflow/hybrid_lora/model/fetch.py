@@ -11,7 +11,15 @@ from hybrid_lora.common.files import directory_artifact
 from hybrid_lora.model import publish
 
 WEIGHTS = (".safetensors", ".bin")
-PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*"]
+PATTERNS = [
+    "*.json",
+    "*.safetensors",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "LICENSE*",
+    "README.md",
+]  # the last two: a policy's card names the licence
 
 
 def run(settings, out):

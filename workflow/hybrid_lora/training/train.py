@@ -1,5 +1,6 @@
 """One run: original weights -> placement -> TRL -> the policy with the lowest validation loss (Algorithm 2, lines 11-15)."""
 
+import platform
 import shutil
 
 from hybrid_lora.common import checkpoints, code, manifest
@@ -10,7 +11,7 @@ from hybrid_lora.modeling import batches, hybrid, load, resuming, trainer
 from hybrid_lora.objectives import reporting, rl, sft
 from hybrid_lora.objectives.timing import PARTS
 from hybrid_lora.objectives.watching import Watch
-from hybrid_lora.training import placement
+from hybrid_lora.training import placement, publishing
 from hybrid_lora.training.validation import KeepBest
 
 ENTRY = "hybrid_lora.training.train"
@@ -76,16 +77,17 @@ def _publish(arguments, inputs, words, record, best, counts):
     history.write(arguments.history, records, {"run": arguments.settings["run"]})
     write_json(arguments.trainable, counts)
     selected = min(best.losses, key=best.losses.get)
+    extra = {"selected_step": selected, "validation_loss": best.losses[selected], "trainable": counts}
+    about = {**extra, "settings": arguments.settings, "packages": manifest.packages(), "python": platform.python_version()}
     with directory_artifact(arguments.out) as folder:
         for file in best.folder().iterdir():
             if file.name != checkpoints.MARK:
                 shutil.copyfile(file, folder / file.name)
-        if not (folder / "adapter_config.json").exists():
-            words.save_pretrained(folder)
+        words.save_pretrained(folder)
+        extra |= publishing.finish(folder, arguments.model, arguments.train, inputs.get("allocation"), about)
         files = sorted(p for p in folder.iterdir())
-        extra = {"selected_step": selected, "validation_loss": best.losses[selected], "trainable": counts}
-        about = manifest.describe("training.train", arguments.settings, inputs, code.sources(ENTRY), files, **extra)
-        write_json(folder / "manifest.json", about)
+        written = manifest.describe("training.train", arguments.settings, inputs, code.sources(ENTRY), files, **extra)
+        write_json(folder / "manifest.json", written)
     for artifact in (arguments.history, arguments.trainable):
         manifest.write_beside(artifact, "training.train", arguments.settings, inputs, code.sources(ENTRY))
     print(f"kept step {selected}, validation loss {best.losses[selected]:.4f}", flush=True)
