@@ -34,6 +34,7 @@ OBJECTIVE = {
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
     "precision": "fp32",
+    "dtype": "float32",
     "gradient_checkpointing": False,
     "validation": {"every": 2, "rows": 8, "metric": "nll"},
     "save_every": 2,
@@ -68,6 +69,7 @@ def work(tmp_path_factory, model_folder, corpus_files):
                 out=folder / "policy",
                 history=folder / "history.parquet",
                 trainable=folder / "trainable.json",
+                samples=folder / "samples.parquet",
                 state=root / "state" / run,
                 workers=1,
             )
