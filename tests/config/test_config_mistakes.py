@@ -57,6 +57,15 @@ VALUES = {
     "key of another source": ("models/demo/revision", "main", "models.demo.revision", "unknown key; allowed: source, corpus"),
     "unknown algorithm": ("objectives/gspo/algorithm", "ppo", "objectives.gspo.algorithm", "allowed: sft, grpo, gspo"),
     "unknown precision": ("objectives/gspo/precision", "bf61", "objectives.gspo.precision", "did you mean 'bf16'?"),
+    "unknown mode of vllm": ("objectives/gspo/vllm/mode", "colocated", "objectives.gspo.vllm.mode", "allowed: colocate, server"),
+    "no memory for vllm": (
+        "objectives/gspo/vllm/gpu_memory_utilization",
+        0,
+        "objectives.gspo.vllm.gpu_memory_utilization",
+        "more than 0",
+    ),
+    "port of a server": ("objectives/gspo/vllm/group_port", 70000, "objectives.gspo.vllm.group_port", "must be at most 65535"),
+    "address of a server": ("objectives/gspo/vllm/server", 8000, "objectives.gspo.vllm.server", "must be text"),
     "unknown advantage": ("objectives/gspo/advantage", "eq_18", "objectives.gspo.advantage", "did you mean 'eq18'?"),
     "no epsilon": ("objectives/gspo/advantage_epsilon", 0, "objectives.gspo.advantage_epsilon", "must be more than 0"),
     "unknown dtype of a training": ("objectives/sft/dtype", "bf16", "objectives.sft.dtype", "allowed: bfloat16, float32"),
@@ -284,3 +293,9 @@ def test_package_to_report_to_is_missing(folder, monkeypatch):
         found
         == f"{MINE}: logging.report_to[0]: tensorboard is not installed here; pip install tensorboard, or take it out of the list"
     )
+
+
+def test_engine_without_room_for_a_prompt(folder):
+    changed = {"rollouts": "vllm", "vllm": {"max_model_len": 48}}
+    found = complaint(folder, {"objectives": {"gspo": changed}})
+    assert "objectives.gspo.vllm.max_model_len: is 48, must be more than max_completion_tokens, 48" in found

@@ -50,3 +50,13 @@ def test_mistakes_are_one_line(engine, gpus, said):
     with pytest.raises(UserError, match=said) as error:
         plan(engine, gpus)
     assert "\n" not in str(error.value)
+
+
+def test_the_engine_of_rollouts_is_a_setting_only_where_it_is_used():
+    def training(**objective):
+        values = layers.merge(layers.read_yaml(REPO / "config/config.yaml"), layers.read_yaml(REPO / "config/demo.yaml"))
+        changed = layers.merge(values, {"objectives": {"gspo": objective}})
+        return Plan(load(changed, ["config/config.yaml", "config/demo.yaml"], REPO), REPO).training("hybrid")["objective"]
+
+    assert "vllm" not in training(vllm={"sleep": True})
+    assert training(rollouts="vllm", vllm={"sleep": True})["vllm"]["sleep"] is True

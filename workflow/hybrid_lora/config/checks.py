@@ -85,9 +85,17 @@ def _check_objective(values, name, origin):
         _check_generations(objective, path, origin)
         if not any(objective["rewards"].values()):
             raise origin.error((*path, "rewards"), "all weights are 0, so nothing is rewarded; one must be above 0")
+        _check_rollouts(objective, path, origin)
     if objective["dtype"] == "bfloat16" and objective["precision"] == "fp32":
         raise origin.error((*path, "dtype"), "is bfloat16, which needs precision: bf16, as trained weights are float32")
     return [((*path, "corpus"), objective["corpus"])]
+
+
+def _check_rollouts(objective, path, origin):
+    longest, needed = objective["vllm"]["max_model_len"], objective["max_completion_tokens"]
+    if objective["rollouts"] == "vllm" and longest is not None and longest <= needed:
+        what = f"is {longest}, must be more than max_completion_tokens, {needed}: the prompt comes on top"
+        raise origin.error((*path, "vllm", "max_model_len"), what)
 
 
 def _check_generations(objective, path, origin):

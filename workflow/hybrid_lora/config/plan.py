@@ -155,7 +155,7 @@ class Plan(Probing, Diagnosis, Comparing):
     def training(self, name):
         """Settings of `training train`."""
         run = self._run(name)
-        objective = self.values["objectives"][run.objective]
+        objective = self.used(self.values["objectives"][run.objective])
         settings = {"run": run.run, "seed": run.seed, "placement": self.placement(run), "objective": objective}
         if settings["placement"] in ("lora", "lora-ffn"):  # a criterion's allocation file brings its own
             settings["lora"] = self.values["allocation"]["lora"]

@@ -53,6 +53,12 @@ class Probing:
         """The warm-up's options that every kind of probe shares: all but its objective."""
         return {key: value for key, value in self.probe(name)["warmup"].items() if key != "objective"}
 
+    @staticmethod
+    def used(objective):
+        """An objective without the keys that it does not read: a setting of vLLM reruns nothing that transformers made."""
+        without = "vllm" if objective.get("rollouts") != "vllm" else None
+        return {key: value for key, value in objective.items() if key != without}
+
     def warmup(self, name):
         """Settings of `probe warmup`."""
         entry = self.probe(name)
@@ -61,7 +67,7 @@ class Probing:
         if objective != "nll":
             unused = ("steps", "learning_rate", "schedule", "save_every", "validation", "weight_decay", "gradient_checkpointing")
             unused += ("dtype", "samples")
-            chosen = {k: v for k, v in self.values["objectives"][objective].items() if k not in unused}
+            chosen = {k: v for k, v in self.used(self.values["objectives"][objective]).items() if k not in unused}
             settings |= {"rl": chosen, "grading": self.values["grading"]}
             settings["warmup"]["objective"] = "rl"
         return Settings(settings)

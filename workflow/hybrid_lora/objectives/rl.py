@@ -5,6 +5,9 @@ optimizer step per generation the ratio is 1 and both are equal: `updates_per_ge
 for them to differ. Advantages are Eq. 18's by default (`advantages`), TRL's by setting.
 """
 
+import importlib.util
+import os
+
 import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
@@ -13,11 +16,14 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import load, trainer
 from hybrid_lora.modeling.resuming import ExactResume
-from hybrid_lora.objectives import reporting, rewards
+from hybrid_lora.objectives import reporting, rewards, vllm_sync
 from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.objectives.optimizer import TwoRates
 from hybrid_lora.objectives.timing import Timed
 from hybrid_lora.objectives.updates import SteadyUpdates
+
+# One host, and nobody is told or asked anything.
+PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": "127.0.0.1", "HF_HUB_OFFLINE": "1"}
 
 
 class RLTrainer(ExactResume, TwoRates, Timed, SteadyUpdates, GroupAdvantages, GRPOTrainer):
@@ -27,16 +33,21 @@ class RLTrainer(ExactResume, TwoRates, Timed, SteadyUpdates, GroupAdvantages, GR
 
 def build(model, peft, words, rows, settings, seed, work, callbacks, grading, workers, run):
     """The trainer of a PEFT model (or, with `peft` None, of a whole one); the others as for `pieces`."""
-    built = RLTrainer(
-        model,
-        processing_class=words,
-        callbacks=callbacks,
-        peft_config=peft,
-        **pieces(rows, settings, seed, work, grading, workers, run),
-    )
+    with vllm_sync.shown_to_engine(model, work, settings["rollouts"]):
+        built = RLTrainer(
+            model,
+            processing_class=words,
+            callbacks=callbacks,
+            peft_config=peft,
+            **pieces(rows, settings, seed, work, grading, workers, run),
+        )
+    for config in getattr(built.model, "peft_config", {}).values():
+        config.base_model_name_or_path = model.name_or_path  # not the folder that vLLM was shown
     built.learning_rates = settings["learning_rate"]
     built.use_advantages(settings)
     built.update_seed = seed
+    if built.use_vllm:
+        vllm_sync.attach(built)
     built.time_steps()
     if settings["algorithm"] == "gspo" and window(settings) == 1:
         print("note: with one update per generation every ratio is 1, and gspo is the same as grpo", flush=True)
@@ -50,6 +61,11 @@ def pieces(rows, settings, seed, work, grading, workers, run):
     grading: config `grading`; run: name under which it is reported. UserError if no row can be verified or every reward has
     weight zero.
     """
+    if settings["rollouts"] == "vllm":
+        if importlib.util.find_spec("vllm") is None:
+            raise UserError("objectives.*.rollouts is vllm, which is not installed; use the GPU lock or rollouts: transformers")
+        for name, value in PRIVATE.items():
+            os.environ.setdefault(name, value)
     usable = rewards.verifiable(rows, settings["sources"])
     if not usable:
         raise UserError(f"corpus {settings['corpus']}: no row of sources {', '.join(settings['sources'])} can be verified")
@@ -119,11 +135,24 @@ def _arguments(settings, seed, work, weights, run):
         bf16=settings["precision"] == "bf16",
         use_cpu=load.device().type == "cpu",  # without it bf16 asks for a GPU
         gradient_checkpointing=settings["gradient_checkpointing"],
-        use_vllm=settings["rollouts"] == "vllm",
-        vllm_mode="colocate",
-        vllm_importance_sampling_mode="token_truncate",
+        **(_engine(settings["vllm"]) if settings["rollouts"] == "vllm" else {}),
         seed=seed,
         save_strategy="steps",
         save_steps=settings["save_every"],
         **trainer.QUIET | reporting.arguments(run),
     )
+
+
+def _engine(chosen):
+    """The arguments that concern vLLM. chosen: `vllm` of an objective."""
+    return {
+        "use_vllm": True,
+        "vllm_mode": chosen["mode"],
+        "vllm_importance_sampling_mode": "token_truncate",
+        "vllm_gpu_memory_utilization": chosen["gpu_memory_utilization"],
+        "vllm_tensor_parallel_size": chosen["tensor_parallel"],
+        "vllm_max_model_length": chosen["max_model_len"],
+        "vllm_enable_sleep_mode": chosen["sleep"],
+        "vllm_server_base_url": chosen["server"],
+        "vllm_group_port": chosen["group_port"],
+    }

@@ -20,7 +20,7 @@ from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus
 from hybrid_lora.modeling import load, resuming, svd_lora, trainer
 from hybrid_lora.modeling.resuming import ExactResume
-from hybrid_lora.objectives import rl
+from hybrid_lora.objectives import rl, vllm_sync
 from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.probe import warmup
 
@@ -69,12 +69,13 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
     record = trainer.Record("warm-up")
     with _as_found(model):
         load.set_checkpointing(model, False)  # TRL switches on transformers' own, and off while it samples
-        built = BranchTrainer(
-            model,
-            processing_class=words,
-            callbacks=[record],
-            **rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers, "warm-up"),
-        )
+        with vllm_sync.shown_to_engine(model, work, settings["rollouts"]):
+            built = BranchTrainer(
+                model,
+                processing_class=words,
+                callbacks=[record],
+                **rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers, "warm-up"),
+            )
         built.branches = branches
         built.use_advantages(settings)
         if settings["kl"]:

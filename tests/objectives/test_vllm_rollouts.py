@@ -1,0 +1,167 @@
+"""Training with the real vLLM as the engine of rollouts, colocated: what it is sent, that the frozen weights stay as they are
+bit for bit, and that it samples from the policy that is trained.
+
+Skipped where vLLM is not installed; on a CPU `make test-vllm ARGS=tests/objectives/test_vllm_rollouts.py` has its CPU build.
+That packs weights as it loads them and could not take new ones; here its plain matrix product is chosen instead.
+"""
+
+import json
+import os
+
+import pytest
+import torch
+
+pytest.importorskip("vllm", reason="vLLM is not installed; on a CPU: make test-vllm")
+
+from peft import PeftModel
+from samples import conversations
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from vllm.model_executor.layers import utils
+
+from hybrid_lora.model import tokenizer
+from hybrid_lora.modeling import hybrid, load, trainer
+from hybrid_lora.objectives import rl, vllm_sync
+
+FFT = ["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"]
+LORA = ["model.layers.0.self_attn.k_proj", "model.layers.1.mlp.gate_proj"]
+GRADING = {"sandbox": "limits", "program_timeout_s": 5, "program_memory_mb": 512, "math_timeout_s": 5}
+ENGINE = {
+    "mode": "colocate",
+    "gpu_memory_utilization": 0.1,
+    "tensor_parallel": 1,
+    "max_model_len": 128,
+    "sleep": False,
+    "server": "http://127.0.0.1:8000",
+    "group_port": 51216,
+}
+OBJECTIVE = {
+    "algorithm": "gspo",
+    "corpus": "tiny",
+    "sources": ["math"],
+    "steps": 4,
+    "prompts_per_generation": 8,
+    "updates_per_generation": 2,
+    "iterations": 1,
+    "group_size": 4,
+    "temperature": 1.0,
+    "clip": 0.2,
+    "kl": 0.01,
+    "advantage": "eq18",
+    "advantage_epsilon": 1e-8,
+    "max_completion_tokens": 24,
+    "rewards": {"accuracy": 0.0, "format": 0.0, "length": 1.0},
+    "rollouts": "vllm",
+    "vllm": ENGINE,
+    "device_batch_size": 4,
+    "learning_rate": {"full": 1e-3, "lora": 1e-2},
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "precision": "bf16",
+    "gradient_checkpointing": False,
+    "save_every": 4,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_machine():
+    def plain(layer, remove_weight):
+        layer.cpu_linear = torch.nn.functional.linear
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        if not torch.cuda.is_available():
+            patch.setattr(utils, "dispatch_cpu_unquantized_gemm", plain)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random Qwen2 with heads of 64, the smallest that vLLM's CPU attention takes, as the model stage leaves it."""
+    out = tmp_path_factory.mktemp("models") / "tiny"
+    words = tokenizer.train([row["messages"] for row in conversations(64)], 300)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    special = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    config = Qwen2Config(vocab_size=len(words), num_key_value_heads=1, max_position_embeddings=256, **shape, **special)
+    Qwen2ForCausalLM(config).bfloat16().save_pretrained(out)  # as models are released
+    words.save_pretrained(out)
+    (out / "modules.json").write_text("{}")
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """(trainer after four steps, what each sync sent, frozen weights before, records); a frozen base in bf16 is where merging
+    in place would drift."""
+    work = tmp_path_factory.mktemp("state")
+    words, model = load.tokenizer(folder), load.model(folder, "bfloat16")
+    peft = hybrid.lora_config({"rank": 4, "alpha": 8, "dropout": 0.0, "names": LORA}, FFT)
+    record = trainer.Record("training")
+    built = rl.build(model, peft, words, conversations(64), OBJECTIVE, 0, work, [record], GRADING, 1, "r")
+    hybrid.to_fp32_trainable(built.model)
+    frozen = {name: p.detach().clone() for name, p in built.model.named_parameters() if not p.requires_grad}
+    syncs, weights = [], built.vllm_generation._iter_named_params
+
+    def watched():
+        syncs.append({})
+        for name, value in weights():
+            syncs[-1][name] = value.clone()
+            yield name, value
+
+    built.vllm_generation._iter_named_params = watched
+    record.quiet(built).train()
+    return built, syncs, frozen, record.history()
+
+
+def test_frozen_weights_are_the_same_bit_for_bit(trained):
+    built, syncs, frozen, _ = trained
+    assert len(syncs) == 2  # one a generation
+    after = dict(built.model.named_parameters())
+    assert len(frozen) > 20 and {value.dtype for value in frozen.values()} == {torch.bfloat16}
+    assert all(torch.equal(after[name], value) for name, value in frozen.items())
+
+
+def test_no_frozen_unadapted_weight_is_sent(trained):
+    built, syncs, _, _ = trained
+    expected = {f"{name}.weight" for name in [*FFT, *LORA]} | {"model.layers.1.self_attn.q_proj.bias"}
+    assert [set(sent) for sent in syncs] == [expected] * 2
+    base = load.model(built.model.name_or_path, "bfloat16")
+    first = {name: torch.equal(value, base.get_parameter(name)) for name, value in syncs[0].items()}
+    assert all(first.values())  # before the first update the policy is the base
+    assert not any(torch.equal(value, base.get_parameter(name)) for name, value in syncs[1].items())
+
+
+def test_what_is_sent_is_the_merged_policy(trained, folder, tmp_path):
+    built = trained[0]
+    built.model.save_pretrained(tmp_path, save_embedding_layers=False)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(folder)
+    merged = PeftModel.from_pretrained(load.model(folder), tmp_path).merge_and_unload()
+    gather = built.vllm_generation._dist.gather_params
+    for name, value in vllm_sync.adapted(built.model, gather):
+        assert value.dtype == torch.bfloat16
+        torch.testing.assert_close(value.float(), merged.get_parameter(name), atol=1e-6, rtol=2**-8)
+    every = dict(vllm_sync.everything(built.model, gather))
+    assert every.keys() == dict(merged.named_parameters()).keys()
+    for name, value in every.items():
+        torch.testing.assert_close(value.float(), merged.get_parameter(name), atol=1e-6, rtol=2**-8)
+
+
+def test_it_samples_from_the_policy(trained):
+    """Log-probabilities of the engine and of the trainer agree after the weights have moved, to the engine's precision."""
+    _, _, _, records = trained
+    differences = [r["sampling/sampling_logp_difference/mean"] for r in records if "sampling/sampling_logp_difference/mean" in r]
+    assert len(differences) == 2
+    assert max(differences) < 0.05
+    assert records[0]["kl"] == 0.0 < records[-2]["kl"]
+    assert [r["time_sync_s"] > 0 for r in records if "loss" in r] == [True, False, True, False]
+
+
+def test_the_engine_does_not_see_our_files(trained, folder):
+    built = trained[0]
+    shown = built.vllm_generation.llm.llm_engine.model_config.model
+    assert shown != str(folder)
+    assert sorted(os.listdir(shown)) == sorted(set(os.listdir(folder)) - {"modules.json"})
