@@ -88,6 +88,6 @@ def _publish(arguments, inputs, words, record, best, counts):
         files = sorted(p for p in folder.iterdir())
         written = manifest.describe("training.train", arguments.settings, inputs, code.sources(ENTRY), files, **extra)
         write_json(folder / "manifest.json", written)
-    for artifact in (arguments.history, arguments.trainable):
+    for artifact in (arguments.history, arguments.trainable, arguments.samples):
         manifest.write_beside(artifact, "training.train", arguments.settings, inputs, code.sources(ENTRY))
     print(f"kept step {selected}, validation loss {best.losses[selected]:.4f}", flush=True)
