@@ -33,6 +33,8 @@ rule all:
     default_target: True
     input:
         rules.report_index.output,
+        rules.report_index.input.figure2,
+        rules.report_index.input.table1,
 
 
 rule probe:

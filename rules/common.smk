@@ -5,6 +5,7 @@ import os
 import sys
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 package = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, package)
@@ -14,21 +15,30 @@ os.environ.update(
 )
 
 from hybrid_lora import config as configuration
-from hybrid_lora.common import checkpoints
+from hybrid_lora.common import checkpoints, packages
 from hybrid_lora.common.code import relative_sources
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import check_writable
 from hybrid_lora.config.plan import Plan
 
 try:
-    plan = Plan(
-        configuration.load(
-            config, [str(path) for path in workflow.configfiles], os.getcwd()
-        ),
-        os.getcwd(),
+    loaded = configuration.load(
+        config, [str(path) for path in workflow.configfiles], os.getcwd()
     )
 except UserError as error:
     raise WorkflowError(str(error))
+
+environment = f"../envs/{'gpu' if loaded.values['compute']['gpus'] else 'cpu'}.yaml"
+conda_used = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+plan = Plan(
+    loaded,
+    os.getcwd(),
+    (
+        packages.pinned(os.path.join(workflow.basedir, "rules", environment))
+        if conda_used
+        else packages.installed
+    ),
+)
 
 # No part of any job's settings: what is watched changes no result.
 os.environ["HYBRID_LORA_LOGGING"] = json.dumps(plan.values["logging"])
@@ -40,12 +50,32 @@ os.environ[checkpoints.ENVIRONMENT] = json.dumps(plan.values["checkpoints"])
 container: plan.values["compute"]["container"]
 
 
-environment = f"../envs/{'gpu' if plan.gpus else 'cpu'}.yaml"
+def code(command, settings=None):
+    """The package's files that a command runs, as rule inputs; settings: of the job, where they choose among them."""
+    return relative_sources(f"hybrid_lora.{command}", os.getcwd(), settings)
 
 
-def code(command):
-    """The package's files that a command runs, as rule inputs."""
-    return relative_sources(f"hybrid_lora.{command}", os.getcwd())
+def rows(part, corpus):
+    """A corpus' rows to train on (train) or to validate on (val)."""
+    return f"results/data/{corpus}/{part}.parquet"
+
+
+def heavy(paths):
+    """These inputs, with their time ignored.
+
+    Snakemake keeps no checksum of an input of more than 1 MB: a bare touch of it would rerun all that read it. What may
+    be that large is therefore `ancient`, and rules track its manifest instead, which holds its hash.
+    """
+    return [
+        path if path.endswith("/manifest.json") else ancient(path) for path in paths
+    ]
+
+
+def manifests(*paths):
+    """The manifests beside heavy files; a folder is given by its own."""
+    return [
+        f"{path}.manifest.json" for path in paths if not path.endswith("/manifest.json")
+    ]
 
 
 def asked(question, *arguments):

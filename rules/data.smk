@@ -1,11 +1,15 @@
 rule corpus:
     input:
-        source=lambda w: plan.local_source("corpora", w.corpus),
-        benchmarks=lambda w: plan.corpus_benchmarks(w.corpus),
+        source=lambda w: ancient(plan.local_source("corpora", w.corpus)),
+        benchmarks=lambda w: ancient(plan.corpus_benchmarks(w.corpus)),
+        manifests=lambda w: manifests(*plan.corpus_benchmarks(w.corpus)),
         code=code("data.corpus"),
     output:
         train="results/data/{corpus}/train.parquet",
         val="results/data/{corpus}/val.parquet",
+        manifests=manifests(
+            "results/data/{corpus}/train.parquet", "results/data/{corpus}/val.parquet"
+        ),
     log:
         "results/logs/data/{corpus}.log",
     benchmark:
@@ -27,11 +31,12 @@ rule corpus:
 
 rule benchmark:
     input:
-        source=lambda w: plan.local_source("benchmarks", w.benchmark),
-        examples=lambda w: plan.local_examples(w.benchmark),
+        source=lambda w: ancient(plan.local_source("benchmarks", w.benchmark)),
+        examples=lambda w: ancient(plan.local_examples(w.benchmark)),
         code=code("data.benchmark"),
     output:
-        "results/data/benchmarks/{benchmark}.parquet",
+        out="results/data/benchmarks/{benchmark}.parquet",
+        manifests=manifests("results/data/benchmarks/{benchmark}.parquet"),
     log:
         "results/logs/data/benchmark-{benchmark}.log",
     benchmark:
@@ -48,14 +53,19 @@ rule benchmark:
     message:
         "benchmark {wildcards.benchmark}"
     shell:
-        "python -m hybrid_lora.data benchmark --source {input.source:q} --examples {input.examples:q} --out {output} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.data benchmark --source {input.source:q} --examples {input.examples:q} --out {output.out} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule overlap:
     input:
-        train="results/data/{corpus}/train.parquet",
-        val="results/data/{corpus}/val.parquet",
-        benchmarks=plan.benchmark_files(),
+        train=ancient("results/data/{corpus}/train.parquet"),
+        val=ancient("results/data/{corpus}/val.parquet"),
+        benchmarks=ancient(plan.benchmark_files()),
+        manifests=manifests(
+            "results/data/{corpus}/train.parquet",
+            "results/data/{corpus}/val.parquet",
+            *plan.benchmark_files(),
+        ),
         code=code("data.overlap"),
     output:
         out="results/data/{corpus}/overlap.parquet",

@@ -2,10 +2,12 @@ rule completions:
     input:
         model=lambda w: f"results/models/{plan.runs[w.run].model}/manifest.json",
         policy=lambda w: plan.run_policy(w.run),
-        problems="results/data/benchmarks/{benchmark}.parquet",
-        code=code("evaluation.complete"),
+        problems=ancient("results/data/benchmarks/{benchmark}.parquet"),
+        manifests=manifests("results/data/benchmarks/{benchmark}.parquet"),
+        code=lambda w: code("evaluation.complete", plan.completions(w.run, w.benchmark)),
     output:
-        "results/evaluation/{run}/{benchmark}/completions.parquet",
+        out="results/evaluation/{run}/{benchmark}/completions.parquet",
+        manifests=manifests("results/evaluation/{run}/{benchmark}/completions.parquet"),
     log:
         "results/logs/evaluation/{run}.{benchmark}.completions.log",
     benchmark:
@@ -22,16 +24,21 @@ rule completions:
     message:
         "completions of {wildcards.run} on {wildcards.benchmark}"
     shell:
-        "python -m hybrid_lora.evaluation complete --model {input.model} --policy {input.policy} --benchmark {input.problems} --out {output} --state results/.state/evaluation/{wildcards.run}.{wildcards.benchmark} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.evaluation complete --model {input.model} --policy {input.policy} --benchmark {input.problems} --out {output.out} --state results/.state/evaluation/{wildcards.run}.{wildcards.benchmark} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule grades:
     input:
-        completions="results/evaluation/{run}/{benchmark}/completions.parquet",
-        problems="results/data/benchmarks/{benchmark}.parquet",
-        code=code("evaluation.grade"),
+        completions=ancient("results/evaluation/{run}/{benchmark}/completions.parquet"),
+        problems=ancient("results/data/benchmarks/{benchmark}.parquet"),
+        manifests=manifests(
+            "results/evaluation/{run}/{benchmark}/completions.parquet",
+            "results/data/benchmarks/{benchmark}.parquet",
+        ),
+        code=lambda w: code("evaluation.grade", plan.grading(w.benchmark)),
     output:
-        "results/evaluation/{run}/{benchmark}/grades.parquet",
+        out="results/evaluation/{run}/{benchmark}/grades.parquet",
+        manifests=manifests("results/evaluation/{run}/{benchmark}/grades.parquet"),
     log:
         "results/logs/evaluation/{run}.{benchmark}.grades.log",
     benchmark:
@@ -44,18 +51,23 @@ rule grades:
         runtime=lambda w, attempt: 60 * attempt,
         gpu=0,
     params:
-        settings=lambda w: plan.grading(),
+        settings=lambda w: plan.grading(w.benchmark),
     message:
         "grades of {wildcards.run} on {wildcards.benchmark}"
     shell:
-        "python -m hybrid_lora.evaluation grade --completions {input.completions} --benchmark {input.problems} --out {output} --workers {threads} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.evaluation grade --completions {input.completions} --benchmark {input.problems} --out {output.out} --workers {threads} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule metrics:
     input:
-        completions="results/evaluation/{run}/{benchmark}/completions.parquet",
-        grades="results/evaluation/{run}/{benchmark}/grades.parquet",
-        problems="results/data/benchmarks/{benchmark}.parquet",
+        completions=ancient("results/evaluation/{run}/{benchmark}/completions.parquet"),
+        grades=ancient("results/evaluation/{run}/{benchmark}/grades.parquet"),
+        problems=ancient("results/data/benchmarks/{benchmark}.parquet"),
+        manifests=manifests(
+            "results/evaluation/{run}/{benchmark}/completions.parquet",
+            "results/evaluation/{run}/{benchmark}/grades.parquet",
+            "results/data/benchmarks/{benchmark}.parquet",
+        ),
         code=code("evaluation.metrics"),
     output:
         "results/evaluation/{run}/{benchmark}/metrics.json",

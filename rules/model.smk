@@ -1,6 +1,6 @@
 rule model_fetch:
     input:
-        files=lambda w: plan.model_files(w.model),
+        files=lambda w: ancient(plan.model_files(w.model)),
         code=code("model.fetch"),
     output:
         modules="results/models/{model}/modules.json",
@@ -28,7 +28,8 @@ rule model_fetch:
 
 rule model_pretrain:
     input:
-        train=lambda w: f"results/data/{plan.model_corpus(w.model)}/train.parquet",
+        train=lambda w: ancient(rows("train", plan.model_corpus(w.model))),
+        manifests=lambda w: manifests(rows("train", plan.model_corpus(w.model))),
         code=code("model.pretrain"),
     output:
         modules="results/models/{model}/modules.json",

@@ -1,7 +1,8 @@
 rule warmup:
     input:
         model="results/models/{model}/manifest.json",
-        train=lambda w: f"results/data/{plan.probe_corpus(w.probe)}/train.parquet",
+        train=lambda w: ancient(rows("train", plan.probe_corpus(w.probe))),
+        manifests=lambda w: manifests(rows("train", plan.probe_corpus(w.probe))),
         code=code("probe.warmup"),
     output:
         "results/probe/{model}/{probe}/warmup/manifest.json",
@@ -29,7 +30,8 @@ rule warmup:
 rule warmup_rl:
     input:
         model="results/models/{model}/manifest.json",
-        train=lambda w: f"results/data/{plan.probe_corpus(w.probe)}/train.parquet",
+        train=lambda w: ancient(rows("train", plan.probe_corpus(w.probe))),
+        manifests=lambda w: manifests(rows("train", plan.probe_corpus(w.probe))),
         code=code("probe.warmup_rl"),
     output:
         "results/probe/{model}/{probe}/warmup/manifest.json",
@@ -58,10 +60,14 @@ rule sensitivity:
     input:
         model="results/models/{model}/manifest.json",
         warmup="results/probe/{model}/{probe}/warmup/manifest.json",
-        val=lambda w: f"results/data/{plan.probe_corpus(w.probe)}/val.parquet",
+        val=lambda w: ancient(rows("val", plan.probe_corpus(w.probe))),
+        manifests=lambda w: manifests(rows("val", plan.probe_corpus(w.probe))),
         code=code("probe.sensitivity"),
     output:
-        "results/probe/{model}/{probe}/sensitivity/chunk-{chunk}.parquet",
+        out="results/probe/{model}/{probe}/sensitivity/chunk-{chunk}.parquet",
+        manifests=manifests(
+            "results/probe/{model}/{probe}/sensitivity/chunk-{chunk}.parquet"
+        ),
     log:
         "results/logs/probe/{model}.{probe}.sensitivity-{chunk}.log",
     benchmark:
@@ -78,17 +84,21 @@ rule sensitivity:
     message:
         "sensitivities of {wildcards.model}, probe {wildcards.probe}, chunk {wildcards.chunk}"
     shell:
-        "python -m hybrid_lora.probe sensitivity --model {input.model} --warmup {input.warmup} --val {input.val} --chunk {wildcards.chunk} --out {output} --state results/.state/probe/{wildcards.model}.{wildcards.probe}.sensitivity-{wildcards.chunk} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.probe sensitivity --model {input.model} --warmup {input.warmup} --val {input.val} --chunk {wildcards.chunk} --out {output.out} --state results/.state/probe/{wildcards.model}.{wildcards.probe}.sensitivity-{wildcards.chunk} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule perturbation:
     input:
         model="results/models/{model}/manifest.json",
         warmup="results/probe/{model}/{probe}/warmup/manifest.json",
-        val=lambda w: f"results/data/{plan.probe_corpus(w.probe)}/val.parquet",
+        val=lambda w: ancient(rows("val", plan.probe_corpus(w.probe))),
+        manifests=lambda w: manifests(rows("val", plan.probe_corpus(w.probe))),
         code=code("probe.perturbation"),
     output:
-        "results/probe/{model}/{probe}/perturbation/chunk-{chunk}.parquet",
+        out="results/probe/{model}/{probe}/perturbation/chunk-{chunk}.parquet",
+        manifests=manifests(
+            "results/probe/{model}/{probe}/perturbation/chunk-{chunk}.parquet"
+        ),
     log:
         "results/logs/probe/{model}.{probe}.perturbation-{chunk}.log",
     benchmark:
@@ -105,17 +115,19 @@ rule perturbation:
     message:
         "exact perturbations of {wildcards.model}, probe {wildcards.probe}, chunk {wildcards.chunk}"
     shell:
-        "python -m hybrid_lora.probe perturbation --model {input.model} --warmup {input.warmup} --val {input.val} --chunk {wildcards.chunk} --out {output} --state results/.state/probe/{wildcards.model}.{wildcards.probe}.perturbation-{wildcards.chunk} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.probe perturbation --model {input.model} --warmup {input.warmup} --val {input.val} --chunk {wildcards.chunk} --out {output.out} --state results/.state/probe/{wildcards.model}.{wildcards.probe}.perturbation-{wildcards.chunk} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule outputs:
     input:
         model="results/models/{model}/manifest.json",
         warmup="results/probe/{model}/{probe}/warmup/manifest.json",
-        train=lambda w: f"results/data/{plan.probe_corpus(w.probe)}/train.parquet",
+        train=lambda w: ancient(rows("train", plan.probe_corpus(w.probe))),
+        manifests=lambda w: manifests(rows("train", plan.probe_corpus(w.probe))),
         code=code("probe.outputs"),
     output:
-        "results/probe/{model}/{probe}/outputs.parquet",
+        out="results/probe/{model}/{probe}/outputs.parquet",
+        manifests=manifests("results/probe/{model}/{probe}/outputs.parquet"),
     log:
         "results/logs/probe/{model}.{probe}.outputs.log",
     benchmark:
@@ -132,13 +144,14 @@ rule outputs:
     message:
         "output energies of {wildcards.model}, probe {wildcards.probe}"
     shell:
-        "python -m hybrid_lora.probe outputs --model {input.model} --warmup {input.warmup} --train {input.train} --out {output} --state results/.state/probe/{wildcards.model}.{wildcards.probe}.outputs --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.probe outputs --model {input.model} --warmup {input.warmup} --train {input.train} --out {output.out} --state results/.state/probe/{wildcards.model}.{wildcards.probe}.outputs --settings {params.settings:q} > {log} 2>&1"
 
 
 rule adalora:
     input:
         model="results/models/{model}/manifest.json",
-        train=lambda w: f"results/data/{plan.probe_corpus(w.probe)}/train.parquet",
+        train=lambda w: ancient(rows("train", plan.probe_corpus(w.probe))),
+        manifests=lambda w: manifests(rows("train", plan.probe_corpus(w.probe))),
         code=code("probe.adalora"),
     output:
         "results/probe/{model}/{probe}/adalora/manifest.json",
@@ -164,7 +177,8 @@ rule adalora:
 rule autolora:
     input:
         model="results/models/{model}/manifest.json",
-        train=lambda w: f"results/data/{plan.probe_corpus(w.probe)}/train.parquet",
+        train=lambda w: ancient(rows("train", plan.probe_corpus(w.probe))),
+        manifests=lambda w: manifests(rows("train", plan.probe_corpus(w.probe))),
         code=code("probe.autolora"),
     output:
         "results/probe/{model}/{probe}/autolora/manifest.json",
@@ -190,7 +204,8 @@ rule autolora:
 rule full_warmup:
     input:
         model="results/models/{model}/manifest.json",
-        train=lambda w: f"results/data/{plan.probe_corpus(w.probe)}/train.parquet",
+        train=lambda w: ancient(rows("train", plan.probe_corpus(w.probe))),
+        manifests=lambda w: manifests(rows("train", plan.probe_corpus(w.probe))),
         code=code("probe.full_warmup"),
     output:
         "results/probe/{model}/{probe}/full-warmup/manifest.json",
@@ -217,10 +232,14 @@ rule full_sensitivity:
     input:
         model="results/models/{model}/manifest.json",
         warmup="results/probe/{model}/{probe}/full-warmup/manifest.json",
-        val=lambda w: f"results/data/{plan.probe_corpus(w.probe)}/val.parquet",
+        val=lambda w: ancient(rows("val", plan.probe_corpus(w.probe))),
+        manifests=lambda w: manifests(rows("val", plan.probe_corpus(w.probe))),
         code=code("probe.full_sensitivity"),
     output:
-        "results/probe/{model}/{probe}/full-sensitivity/chunk-{chunk}.parquet",
+        out="results/probe/{model}/{probe}/full-sensitivity/chunk-{chunk}.parquet",
+        manifests=manifests(
+            "results/probe/{model}/{probe}/full-sensitivity/chunk-{chunk}.parquet"
+        ),
     log:
         "results/logs/probe/{model}.{probe}.full-sensitivity-{chunk}.log",
     benchmark:
@@ -237,4 +256,4 @@ rule full_sensitivity:
     message:
         "sensitivities of full fine-tuning of {wildcards.model}, probe {wildcards.probe}, chunk {wildcards.chunk}"
     shell:
-        "python -m hybrid_lora.probe full-sensitivity --model {input.model} --warmup {input.warmup} --val {input.val} --chunk {wildcards.chunk} --out {output} --state results/.state/probe/{wildcards.model}.{wildcards.probe}.full-sensitivity-{wildcards.chunk} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.probe full-sensitivity --model {input.model} --warmup {input.warmup} --val {input.val} --chunk {wildcards.chunk} --out {output.out} --state results/.state/probe/{wildcards.model}.{wildcards.probe}.full-sensitivity-{wildcards.chunk} --settings {params.settings:q} > {log} 2>&1"

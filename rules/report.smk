@@ -93,7 +93,8 @@ rule report_index:
 
 rule comparisons:
     input:
-        grades=plan.grades_files(),
+        grades=ancient(plan.grades_files()),
+        manifests=manifests(*plan.grades_files()),
         code=code("evaluation.compare"),
     output:
         csv="results/report/comparisons.csv",

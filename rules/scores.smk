@@ -1,7 +1,8 @@
 rule scores:
     input:
         modules="results/models/{model}/modules.json",
-        dumps=lambda w: plan.dumps(w.model, w.probe, w.criterion),
+        dumps=lambda w: heavy(plan.dumps(w.model, w.probe, w.criterion)),
+        manifests=lambda w: manifests(*plan.dumps(w.model, w.probe, w.criterion)),
         measured_on=lambda w: plan.measured_on(w.model, w.probe, w.criterion),
         code=code("scores.aggregate"),
     output:

@@ -1,10 +1,14 @@
 rule training:
     input:
         model=lambda w: f"results/models/{plan.runs[w.run].model}/manifest.json",
-        train=lambda w: f"results/data/{plan.objective_corpus(w.run)}/train.parquet",
-        val=lambda w: f"results/data/{plan.objective_corpus(w.run)}/val.parquet",
+        train=lambda w: ancient(rows("train", plan.objective_corpus(w.run))),
+        val=lambda w: ancient(rows("val", plan.objective_corpus(w.run))),
+        manifests=lambda w: manifests(
+            rows("train", plan.objective_corpus(w.run)),
+            rows("val", plan.objective_corpus(w.run)),
+        ),
         allocation=lambda w: plan.run_allocation(w.run),
-        code=code("training.train"),
+        code=lambda w: code("training.train", plan.training(w.run)),
     output:
         policy="results/training/{run}/policy/manifest.json",
         history="results/training/{run}/history.parquet",

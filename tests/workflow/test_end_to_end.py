@@ -82,7 +82,7 @@ def test_second_run_does_nothing(finished):
                 "grading: {sandbox: auto, program_timeout_s: 5",
                 "grading: {sandbox: auto, program_timeout_s: 6",
             ),
-            {"training": 2, "completions": 12, "grades": 30, "metrics": 30, "table1": 1, "report_index": 1},
+            {"training": 2, "completions": 12, "grades": 15, "metrics": 15, "table1": 1, "report_index": 1},
         ),
         (
             ("workflow/hybrid_lora/evaluation/metrics.py", '"""', '"""Edited. '),

@@ -64,7 +64,7 @@ def test_rules_are_whole(name, block):
     shell = block.split("    shell:\n")[1].strip().splitlines()
     assert len(shell) == 1
     command = re.match(r'"python -m hybrid_lora\.(\w+) ([\w-]+) ', shell[0])
-    assert re.search(rf'code=code\("{command[1]}\.(\w+)"\)', block)
+    assert re.search(rf'code=(lambda w: )?code\(\s*"{command[1]}\.(\w+)"', block)
 
 
 def test_every_python_file_says_what_it_is_for():

@@ -2,7 +2,7 @@
 
 import itertools
 
-from hybrid_lora.config.settings import RESULTS, Settings
+from hybrid_lora.config.settings import RESULTS, settings_of
 from hybrid_lora.contracts.benchmark_names import KINDS
 
 
@@ -45,6 +45,7 @@ class Comparing:
         one_objective = a.objective == b.objective or None in (a.objective, b.objective)
         return a.model == b.model and a.seed == b.seed and a.method != b.method and one_objective
 
+    @settings_of("evaluation.compare")
     def comparisons(self):
         """Settings of `evaluation compare`."""
         entries = {name: self.values["benchmarks"][name] for name in self.benchmarks}
@@ -56,7 +57,7 @@ class Comparing:
         chosen = {"pairs": self.compared_pairs(), "groups": self.seed_groups(), "seed": 0}
         report = self.values["report"]
         numbers = {"resamples": report["comparisons"]["resamples"], "digits": report["table1"]["digits"]}
-        return Settings({"benchmarks": benchmarks, "runs": runs, **chosen, **numbers})
+        return {"benchmarks": benchmarks, "runs": runs, **chosen, **numbers}
 
 
 def grades_file(run, benchmark):

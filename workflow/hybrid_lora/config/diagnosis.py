@@ -9,7 +9,7 @@ from hybrid_lora.config import paths, probe_checks, variants, words
 from hybrid_lora.config.allocations import Allocation
 from hybrid_lora.config.layers import dotted
 from hybrid_lora.config.probing import SOURCES
-from hybrid_lora.config.settings import RESULTS, Settings
+from hybrid_lora.config.settings import RESULTS, settings_of
 
 # kinds of dumps with one batch a partition: their scores depend on K
 PARTITIONED = ("sensitivity", "full-sensitivity")
@@ -69,6 +69,7 @@ class Diagnosis:
         """What the target makes."""
         return [f"{RESULTS}/report/diagnose-{m}.{kind}" for m in self.diagnosed_models() for kind in ("csv", "md", "png", "svg")]
 
+    @settings_of("report.diagnose")
     def diagnose(self, model):
         """Settings of `report diagnose`."""
         entry = self._diagnose()
@@ -78,7 +79,7 @@ class Diagnosis:
         criteria = [{"criterion": name, "scores": self._scores_file(model, name)} for name in entry["criteria"]]
         stability = [self._stability(model, criterion) for criterion in entry["stability"]]
         exact = self._scores_file(model, "perturbation")
-        return Settings({**settings, "perturbation": exact, "criteria": criteria, "stability": stability})
+        return {**settings, "perturbation": exact, "criteria": criteria, "stability": stability}
 
     def _stability(self, model, criterion):
         found = {"criterion": criterion, "seeds": [], "partitions": []}

@@ -5,19 +5,25 @@ What concerns probes and scores is in `probing`, `report diagnose` in `diagnosis
 
 from pathlib import Path
 
+from hybrid_lora.common import packages
 from hybrid_lora.config import paths
 from hybrid_lora.config.allocations import Allocation
 from hybrid_lora.config.comparing import Comparing
 from hybrid_lora.config.diagnosis import Diagnosis
+from hybrid_lora.config.fingerprints import Fingerprints
 from hybrid_lora.config.probing import Probing
-from hybrid_lora.config.settings import RESULTS, Settings
+from hybrid_lora.config.settings import RESULTS, settings_of
+from hybrid_lora.contracts.benchmark_names import GRADING, KINDS
 
 
 class Plan(Probing, Diagnosis, Comparing):
     """What the rules ask: names for wildcards, settings of jobs, inputs that depend on the configuration."""
 
-    def __init__(self, config, base):
-        self.values, self.base = config.values, Path(base)
+    def __init__(self, config, base, version=packages.installed):
+        """version: name of a package -> its version where jobs run, or None (see `common.packages`)."""
+        self.values, self.base, self.version = config.values, Path(base), version
+        self.made = {}  # settings that have been asked for
+        self.fingerprints = Fingerprints(base)
         self.runs = {run.run: run for run in config.runs}
         self.benchmarks = self.values["evaluation"]["benchmarks"]
         self.gpus = self.values["compute"]["gpus"]
@@ -30,7 +36,10 @@ class Plan(Probing, Diagnosis, Comparing):
         data = self.values[section][name]["data"]
         if data in ("hub", "generated"):
             return []
-        return [self._relative(paths.data_file(data, self.values["data_dir"], self.base))]
+        return [self._relative(self._file(data))]
+
+    def _file(self, data):
+        return paths.data_file(data, self.values["data_dir"], self.base)
 
     def _relative(self, path):
         # Paths inside the checkout are relative, so that moving it reruns nothing.
@@ -41,9 +50,10 @@ class Plan(Probing, Diagnosis, Comparing):
         if entry["data"] in ("hub", "generated"):
             picked[entry["data"]] = entry[entry["data"]]
         else:
-            picked["data"] = "local"  # the file itself is an input; moving it changes nothing
+            picked |= {"data": "local", "sha256": self.fingerprints.sha256(self._file(entry["data"]))}
         return picked
 
+    @settings_of("data.corpus")
     def corpus(self, name):
         """Settings of `data corpus`."""
         entry = self.values["corpora"][name]
@@ -53,7 +63,7 @@ class Plan(Probing, Diagnosis, Comparing):
             chosen["split_by"] = entry["split_by"]
         if entry["decontaminate"]:
             chosen["decontaminate"] = {"n": entry["overlap_words"], "share": entry["overlap_share"]}
-        return Settings({**self._source_settings(entry, keys), **chosen})
+        return {**self._source_settings(entry, keys), **chosen}
 
     def benchmark_files(self):
         """The files of all benchmarks that runs are evaluated on."""
@@ -71,10 +81,12 @@ class Plan(Probing, Diagnosis, Comparing):
         names += [self.objective_corpus(run) for run in runs if run.objective]
         return [f"{RESULTS}/data/{name}/overlap.json" for name in dict.fromkeys(names)]
 
+    @settings_of("data.overlap")
     def overlap(self, name):
         """Settings of `data overlap`."""
-        return Settings({"n": self.values["corpora"][name]["overlap_words"]})
+        return {"n": self.values["corpora"][name]["overlap_words"]}
 
+    @settings_of("data.benchmark")
     def benchmark(self, name):
         """Settings of `data benchmark`."""
         entry = self.values["benchmarks"][name]
@@ -83,7 +95,7 @@ class Plan(Probing, Diagnosis, Comparing):
         if shots := self._few_shot(name):
             keep = {"count": shots["count"], "group": shots.get("group")}
             chosen["few_shot"] = {**keep, **self._source_settings({"format": None, **shots}, ())}
-        return Settings({"name": name, **self._source_settings(entry, keys), **chosen})
+        return {"name": name, **self._source_settings(entry, keys), **chosen}
 
     def _few_shot(self, name):
         """The benchmark's `few_shot` entry where it asks for examples, else None."""
@@ -95,14 +107,20 @@ class Plan(Probing, Diagnosis, Comparing):
         shots = self._few_shot(name)
         if not shots or shots["data"] in paths.NOT_FILES:
             return []
-        return [self._relative(paths.data_file(shots["data"], self.values["data_dir"], self.base))]
+        return [self._relative(self._file(shots["data"]))]
 
+    def _model_command(self, name):
+        return "model.pretrain" if self.values["models"][name]["source"] == "scratch" else "model.fetch"
+
+    @settings_of(_model_command)
     def model(self, name):
         """Settings of `model fetch` or `model pretrain`."""
         entry = self.values["models"][name]
         if entry["source"] != "scratch":
-            return Settings(entry)
-        return Settings({"name": name, **{key: entry[key] for key in ("tokenizer", "architecture", "pretraining")}})
+            files = self.model_files(name)
+            hashes = {Path(path).name: self.fingerprints.sha256(self.base / path) for path in files}
+            return {**entry, **({"files": hashes} if files else {})}
+        return {"name": name, **{key: entry[key] for key in ("tokenizer", "architecture", "pretraining")}}
 
     def model_corpus(self, name):
         """The corpus a model is trained on from scratch."""
@@ -134,11 +152,12 @@ class Plan(Probing, Diagnosis, Comparing):
         run, method = self._run(run), self.method(run)
         return Allocation(run.model, method["probe"], method["criterion"], self.values["allocation"]["unit"], run.budget)
 
+    @settings_of("allocation.select")
     def allocation(self, name):
         """Settings of `allocation select`."""
         entry = self.values["allocation"]
         amount = self.every_allocation[name].amount
-        return Settings({"amount": amount, **{key: entry[key] for key in ("unit", "overflow", "lora")}})
+        return {"amount": amount, **{key: entry[key] for key in ("unit", "overflow", "lora")}}
 
     def run_allocation(self, run):
         """[allocation file] of a run placed by a criterion, else []."""
@@ -152,6 +171,7 @@ class Plan(Probing, Diagnosis, Comparing):
         """The corpus a run is trained on."""
         return self.values["objectives"][self._run(run).objective]["corpus"]
 
+    @settings_of("training.train")
     def training(self, name):
         """Settings of `training train`."""
         run = self._run(name)
@@ -161,8 +181,9 @@ class Plan(Probing, Diagnosis, Comparing):
             settings["lora"] = self.values["allocation"]["lora"]
         if objective["algorithm"] != "sft":
             settings["grading"] = self.values["grading"]
-        return Settings(settings)
+        return settings
 
+    @settings_of("evaluation.complete")
     def completions(self, name, benchmark):
         """Settings of `evaluation complete`."""
         run, entry = self._run(name), self.values["benchmarks"][benchmark]
@@ -175,15 +196,18 @@ class Plan(Probing, Diagnosis, Comparing):
         shown = {"run": run.run, "seed": run.seed, "benchmark": benchmark, "prompt": entry["prompts"][name]}
         if shots := self._few_shot(benchmark):
             shown["few_shot"] = {"count": shots["count"], "group": shots.get("group"), "answer": shots["answers"][name]}
-        return Settings({**shown, **engine, **sampling})
+        return {**shown, **engine, **sampling}
 
-    def grading(self):
-        """Settings of `evaluation grade`."""
-        return Settings(self.values["grading"])
+    @settings_of("evaluation.grade")
+    def grading(self, benchmark):
+        """Settings of `evaluation grade`: those that graders of the benchmark's kind use."""
+        kind = KINDS[self.values["benchmarks"][benchmark]["format"]]
+        return {"kind": kind, **{key: self.values["grading"][key] for key in GRADING[kind]}}
 
+    @settings_of("evaluation.metrics")
     def metrics(self, benchmark):
         """Settings of `evaluation metrics`."""
-        return Settings({key: self.values["benchmarks"][benchmark][key] for key in ("k", "samples")} | {"seed": 0})
+        return {key: self.values["benchmarks"][benchmark][key] for key in ("k", "samples")} | {"seed": 0}
 
     def figure2_runs(self):
         """The runs whose allocations Figure 2 shows: those named, else the first of each model."""
@@ -196,11 +220,12 @@ class Plan(Probing, Diagnosis, Comparing):
                 first.setdefault(run.model, run)
         return list(first.values())
 
+    @settings_of("report.figure2")
     def figure2(self):
         """Settings of `report figure2`."""
         entry = self.values["report"]["figure2"]
         labels = [f"{run.model}, {run.method}" for run in self.figure2_runs()]
-        return Settings({"labels": labels, **{key: entry[key] for key in ("full_colour", "lora_colour")}})
+        return {"labels": labels, **{key: entry[key] for key in ("full_colour", "lora_colour")}}
 
     def metrics_files(self):
         """All metrics files, run by run."""
@@ -210,6 +235,7 @@ class Plan(Probing, Diagnosis, Comparing):
         """The trainable-parameter counts of all trained runs."""
         return [f"{RESULTS}/training/{name}/trainable.json" for name in self.runs if self.placement(name) != "none"]
 
+    @settings_of("report.table1")
     def table1(self):
         """Settings of `report table1`."""
         rows = [
@@ -222,17 +248,19 @@ class Plan(Probing, Diagnosis, Comparing):
         ]
         columns = [{"name": name} for name in self.benchmarks]
         unit = self.values["allocation"]["unit"]
-        return Settings({"rows": rows, "benchmarks": columns, "unit": unit, **self.values["report"]["table1"]})
+        return {"rows": rows, "benchmarks": columns, "unit": unit, **self.values["report"]["table1"]}
 
+    @settings_of("report.index")
     def index(self):
         """Settings of `report index`."""
-        return Settings({"title": f"Results: {', '.join(dict.fromkeys(run.model for run in self.runs.values()))}"})
+        return {"title": f"Results: {', '.join(dict.fromkeys(run.model for run in self.runs.values()))}"}
 
+    @settings_of("allocation.budgets")
     def budgets(self):
         """Settings of `allocation budgets`: the paper's 10 %, whatever the runs' budgets are."""
         entry = self.values["allocation"]
         rank = {"rank": entry["lora"]["rank"]}
-        return Settings({"ratio": 0.1, "absolute": None, "overflow": entry["overflow"], "lora": rank})
+        return {"ratio": 0.1, "absolute": None, "overflow": entry["overflow"], "lora": rank}
 
     def _run(self, run):
         return self.runs[run] if isinstance(run, str) else run

@@ -1,7 +1,7 @@
 """What the rules of probes and scores ask of the configuration: settings of jobs, and which files a criterion reads."""
 
 from hybrid_lora.config import variants
-from hybrid_lora.config.settings import RESULTS, Settings
+from hybrid_lora.config.settings import RESULTS, settings_of
 
 # criterion -> what it is computed from, below results/probe/{model}/{probe}/
 SOURCES = {
@@ -59,8 +59,12 @@ class Probing:
         without = "vllm" if objective.get("rollouts") != "vllm" else None
         return {key: value for key, value in objective.items() if key != without}
 
+    def _warmup_command(self, name):
+        return "probe.warmup" if self.probe(name)["warmup"]["objective"] == "nll" else "probe.warmup_rl"
+
+    @settings_of(_warmup_command)
     def warmup(self, name):
-        """Settings of `probe warmup`."""
+        """Settings of `probe warmup` or `probe warmup-rl`."""
         entry = self.probe(name)
         settings = {"rank": entry["rank"], "init": entry["init"], "warmup": dict(entry["warmup"])}
         objective = entry["warmup"]["objective"]
@@ -70,42 +74,49 @@ class Probing:
             chosen = {k: v for k, v in self.used(self.values["objectives"][objective]).items() if k not in unused}
             settings |= {"rl": chosen, "grading": self.values["grading"]}
             settings["warmup"]["objective"] = "rl"
-        return Settings(settings)
+        return settings
 
+    @settings_of("probe.sensitivity")
     def sensitivity(self, name):
         """Settings of `probe sensitivity`; the number of partitions is not among them, so K can grow."""
         return self._measurement(name, "sensitivity", "partitions")
 
+    @settings_of("probe.full_sensitivity")
     def full_sensitivity(self, name):
         """Settings of `probe full-sensitivity` (hybrid-4): the batches of the sensitivities, without masks."""
         without = ("partitions", "probability", "seed")
         return self._measurement(name, "sensitivity", *without)
 
+    @settings_of("probe.perturbation")
     def perturbation(self, name):
         """Settings of `probe perturbation`; the number of batches is not among them, so it can grow."""
         return self._measurement(name, "perturbation", "batches")
 
     def _measurement(self, name, section, *without):
-        return Settings({key: value for key, value in self.probe(name)[section].items() if key not in without})
+        return {key: value for key, value in self.probe(name)[section].items() if key not in without}
 
+    @settings_of("probe.outputs")
     def outputs(self, name):
         """Settings of `probe outputs` (lora-drop)."""
-        return Settings(self.probe(name)["lora_drop"])
+        return self.probe(name)["lora_drop"]
 
+    @settings_of("probe.adalora")
     def adalora(self, name):
         """Settings of `probe adalora`."""
-        return Settings({"warmup": self._training(name), "adalora": self.probe(name)["adalora"]})
+        return {"warmup": self._training(name), "adalora": self.probe(name)["adalora"]}
 
+    @settings_of("probe.autolora")
     def autolora(self, name):
         """Settings of `probe autolora`."""
         entry = self.probe(name)
         training = {key: value for key, value in self._training(name).items() if key not in ("learning_rate", "weight_decay")}
-        return Settings({"rank": entry["rank"], "warmup": training, "autolora": entry["autolora"]})
+        return {"rank": entry["rank"], "warmup": training, "autolora": entry["autolora"]}
 
+    @settings_of("probe.full_warmup")
     def full_warmup(self, name):
         """Settings of `probe full-warmup`."""
         training = {key: value for key, value in self._training(name).items() if key != "learning_rate"}
-        return Settings({"warmup": training, "full": self.probe(name)["full"]})
+        return {"warmup": training, "full": self.probe(name)["full"]}
 
     def _batches(self, name, kind):
         """(number of batches, batches a chunk) of a kind of chunked dumps."""
@@ -132,6 +143,7 @@ class Probing:
         warmup = WARMUPS.get(SOURCES[criterion])
         return [f"{self._folder(model, probe)}/{warmup}/manifest.json"] if warmup else []
 
+    @settings_of("scores.aggregate")
     def scores(self, model, probe, criterion):
         """Settings of `scores aggregate`."""
         kind, extra = SOURCES[criterion], {}
@@ -141,4 +153,4 @@ class Probing:
             extra = {"batches": self.probe(probe)["lora_drop"]["batches"]}
         elif kind in WARMUPS:
             extra = {"batches": self._batches(probe, kind)[0]}
-        return Settings({"criterion": criterion, "model": model, "probe": probe, **extra})
+        return {"criterion": criterion, "model": model, "probe": probe, **extra}

@@ -12,3 +12,9 @@ VERSIONS = {
         **{"v0.3.1-train": 2641, "v0.3.0-train": 2386, "v0.2.0-train": 1890, "v0.1.0-train": 1570},
     ),
 }
+# kind -> the keys of config `grading` that judge it
+GRADING = {
+    "math": ("math_timeout_s",),
+    "choice": (),
+    "code": ("sandbox", "program_timeout_s", "program_memory_mb"),
+}

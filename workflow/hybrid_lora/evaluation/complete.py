@@ -20,6 +20,12 @@ from hybrid_lora.evaluation import prompts
 from hybrid_lora.modeling import load
 
 ENTRY = "hybrid_lora.evaluation.complete"
+CHOICES = {
+    "backend": {
+        "vllm": ["hybrid_lora.evaluation.vllm_backend"],
+        "transformers": ["hybrid_lora.evaluation.transformers_backend"],
+    }
+}
 
 
 def run(arguments):
@@ -32,7 +38,7 @@ def run(arguments):
     policy = next(iter(arguments.policy), None)
     if policy:
         inputs["policy"] = policy / "manifest.json"
-    work = open_state(arguments.state, settings, inputs.values(), code.sources(ENTRY))
+    work = open_state(arguments.state, settings, inputs.values(), code.sources(ENTRY, settings))
     rows, _ = benchmarks.read(arguments.benchmark)
     words = load.tokenizer(arguments.model)
     shots = (settings["few_shot"], benchmarks.about(arguments.benchmark)["examples"]) if settings.get("few_shot") else ()
@@ -47,7 +53,7 @@ def run(arguments):
     order = {row["id"]: i for i, row in enumerate(rows)}
     finished.sort(key=lambda row: (order[row["id"]], row["sample"]))
     completions.write(arguments.out, finished, {"run": settings["run"], "benchmark": settings["benchmark"]})
-    manifest.write_beside(arguments.out, "evaluation.complete", settings, inputs, code.sources(ENTRY))
+    manifest.write_beside(arguments.out, "evaluation.complete", settings, inputs, code.sources(ENTRY, settings))
     _report_truncated(finished, settings)
     close_state(work)
 

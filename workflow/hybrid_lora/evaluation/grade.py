@@ -10,6 +10,16 @@ from hybrid_lora.contracts import benchmarks, completions, grades
 from hybrid_lora.grading import dispatch
 from hybrid_lora.grading.verdict import summary
 
+ENTRY = "hybrid_lora.evaluation.grade"
+# A change of one kind's grader reruns the grades of no other.
+CHOICES = {
+    "kind": {
+        "math": ["hybrid_lora.grading.pool"],
+        "choice": ["hybrid_lora.grading.choice"],
+        "code": ["hybrid_lora.grading.code", "hybrid_lora.grading.sandbox", "python"],
+    }
+}
+
 
 def run(arguments):
     """Grade, write `arguments.out` and its manifest, and say on stderr what came out."""
@@ -24,7 +34,7 @@ def run(arguments):
         stage="evaluation.grade",
         settings=arguments.settings,
         inputs={"completions": arguments.completions, "benchmark": arguments.benchmark},
-        code=code.sources("hybrid_lora.evaluation.grade"),
+        code=code.sources(ENTRY, arguments.settings),
     )
     print(f"grade {arguments.benchmark.stem}: {summary(verdicts)}", file=sys.stderr, flush=True)
 

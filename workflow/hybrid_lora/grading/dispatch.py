@@ -4,11 +4,11 @@ import threading
 from collections import OrderedDict
 
 from hybrid_lora.common.errors import UserError
+from hybrid_lora.contracts.benchmark_names import GRADING
 from hybrid_lora.grading import choice, code, pool, sandbox
 from hybrid_lora.grading.verdict import failed, guarded
 
-KINDS = ("math", "choice", "code")
-SETTINGS = ("sandbox", "program_timeout_s", "program_memory_mb", "math_timeout_s")
+KINDS = tuple(GRADING)
 _CACHED = 20_000
 _cache, _lock = OrderedDict(), threading.Lock()
 
@@ -17,37 +17,37 @@ def grade_all(kind, rows, settings, workers=1, progress=None):
     """Verdicts in the order of `rows`.
 
     rows: dicts with `completion` and, for math, `gold` and perhaps `options`, `match_types` (see `math.grade`); for choice,
-    `gold` (letter) and `options`; for code, `tests` {prompt, test, entry_point}. settings: the configuration's `grading`, with
-    exactly SETTINGS as keys. workers: processes.
+    `gold` (letter) and `options`; for code, `tests` {prompt, test, entry_point}. settings: the configuration's `grading`, of
+    which GRADING says what a kind needs. workers: processes.
     UserError on settings that cannot be used; never an exception for what a row holds.
     """
-    check(settings)
+    check(kind, settings)
     if kind == "math":
         answers = [(row["completion"], row["gold"], row.get("options"), row.get("match_types")) for row in rows]
         return pool.grade_many(answers, settings["math_timeout_s"], workers, progress)
     if kind == "choice":
         return [_counted(progress, guarded(None, choice.grade, row["completion"], row["gold"], row["options"])) for row in rows]
-    if kind == "code":
-        return _programs(rows, settings, workers, progress, code.grade_many)
-    raise UserError(f"kind of benchmark: {kind!r} is not one of {', '.join(KINDS)}")
+    return _programs(rows, settings, workers, progress, code.grade_many)
 
 
 def grade_batch(kind, rows, settings, workers=1):
     """`grade_all` for a reward, called every step: verdicts on programs are remembered in this process."""
     if kind != "code":
         return grade_all(kind, rows, settings, workers)
-    check(settings)
+    check(kind, settings)
     return _programs(rows, settings, workers, None, _remembering)
 
 
-def check(settings):
-    """UserError unless `settings` are those of grading."""
-    for key in SETTINGS:
+def check(kind, settings):
+    """UserError unless `settings` hold what grading this kind needs."""
+    if kind not in GRADING:
+        raise UserError(f"kind of benchmark: {kind!r} is not one of {', '.join(KINDS)}")
+    for key in GRADING[kind]:
         if key not in settings:
-            raise UserError(f"grading: key '{key}' is missing (needed: {', '.join(SETTINGS)})")
-    for key in SETTINGS[1:]:
-        if isinstance(settings[key], bool) or not isinstance(settings[key], int | float) or settings[key] <= 0:
-            raise UserError(f"grading.{key}: {settings[key]!r} is not a number above 0")
+            raise UserError(f"grading: key '{key}' is missing (needed: {', '.join(GRADING[kind])})")
+        value = settings[key]
+        if key != "sandbox" and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+            raise UserError(f"grading.{key}: {value!r} is not a number above 0")
 
 
 def _counted(progress, verdict):

@@ -25,6 +25,7 @@ from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.probe import warmup
 
 ENTRY = "hybrid_lora.probe.warmup_rl"
+CHOICES = {"rl.rollouts": {"transformers": [], "vllm": ["vllm"]}}
 CHECKPOINT = "branches.safetensors"
 OWN = ("steps", "schedule", "weight_decay", "gradient_checkpointing")  # of the warm-up where an objective has them too
 

@@ -15,6 +15,14 @@ from hybrid_lora.training import placement, publishing
 from hybrid_lora.training.validation import KeepBest
 
 ENTRY = "hybrid_lora.training.train"
+CHOICES = {
+    "objective.algorithm": {
+        "sft": ["hybrid_lora.objectives.sft"],
+        "grpo": ["hybrid_lora.objectives.rl"],
+        "gspo": ["hybrid_lora.objectives.rl"],
+    },
+    "objective.rollouts": {"transformers": [], "vllm": ["vllm"]},
+}
 SHOWN = ("loss", "reward", "kl", *(f"time_{part}_s" for part in PARTS))
 
 
@@ -25,7 +33,7 @@ def run(arguments):
     allocation = next(iter(arguments.allocation), None)
     if allocation:
         inputs["allocation"] = allocation
-    work = open_state(arguments.state, settings, inputs.values(), code.sources(ENTRY))
+    work = open_state(arguments.state, settings, inputs.values(), code.sources(ENTRY, settings))
     words = load.tokenizer(arguments.model)
     full = settings["placement"] == "full"  # everything is trained, and the KL's reference is computed as the policy is
     model = load.model(arguments.model, "float32" if full else settings["objective"]["dtype"])
@@ -77,6 +85,7 @@ def _publish(arguments, inputs, words, record, best, counts):
     history.write(arguments.history, records, {"run": arguments.settings["run"]})
     write_json(arguments.trainable, counts)
     selected = min(best.losses, key=best.losses.get)
+    closure = code.sources(ENTRY, arguments.settings)
     extra = {"selected_step": selected, "validation_loss": best.losses[selected], "trainable": counts}
     about = {**extra, "settings": arguments.settings, "packages": manifest.packages(), "python": platform.python_version()}
     with directory_artifact(arguments.out) as folder:
@@ -86,8 +95,8 @@ def _publish(arguments, inputs, words, record, best, counts):
         words.save_pretrained(folder)
         extra |= publishing.finish(folder, arguments.model, arguments.train, inputs.get("allocation"), about)
         files = sorted(p for p in folder.iterdir())
-        written = manifest.describe("training.train", arguments.settings, inputs, code.sources(ENTRY), files, **extra)
+        written = manifest.describe("training.train", arguments.settings, inputs, closure, files, **extra)
         write_json(folder / "manifest.json", written)
     for artifact in (arguments.history, arguments.trainable, arguments.samples):
-        manifest.write_beside(artifact, "training.train", arguments.settings, inputs, code.sources(ENTRY))
+        manifest.write_beside(artifact, "training.train", arguments.settings, inputs, closure)
     print(f"kept step {selected}, validation loss {best.losses[selected]:.4f}", flush=True)
