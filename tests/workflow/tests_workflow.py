@@ -20,12 +20,16 @@ def copy_checkout(target):
     return target
 
 
-def snakemake(folder, *arguments, config="config/tiny.yaml", check=True):
-    """Run Snakemake in a checkout as a user would; returns the finished process with stdout and stderr joined."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment["PYTHONPATH"] = str(folder / "workflow")
+def snakemake(folder, *arguments, config="config/tiny.yaml", check=True, environment=None, path=()):
+    """Run Snakemake in a checkout as a user would; returns the finished process with stdout and stderr joined.
+
+    config: a file or several; environment: variables to add; path: folders that come first on PYTHONPATH.
+    """
+    environment = {**os.environ, **(environment or {})}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, [*path, folder / "workflow"]))
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", "--show-failed-logs"]
-    command += ["--configfile", config, *arguments]
+    command += ["--configfile", *([config] if isinstance(config, str) else config), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if check:
         assert done.returncode == 0, done.stdout[-5000:]

@@ -16,7 +16,7 @@ def keys(settings, needed, where):
     missing = [key for key in needed if not isinstance(settings, dict) or key not in settings]
     if missing:
         raise UserError(f"{where}: key '{missing[0]}' is missing; needed are {', '.join(needed)}")
-    unknown = sorted(set(settings) - set(needed))
+    unknown = sorted(set(settings) - {*needed, "packages"})  # versions that the workflow records
     if unknown:
         raise UserError(f"{where}: unknown key '{unknown[0]}'; allowed: {', '.join(needed)}")
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package
 def sources(module, settings=None):
     """Sorted absolute paths of all our files that `module` (dotted name) imports, directly or not, itself included.
 
-    settings: of the job; without them every choice counts.
+    Files without a statement are left out. settings: of the job; without them every choice counts.
     """
     return list(_closure(module, _chosen(module, settings)[0]))
 
@@ -45,13 +45,15 @@ def _relative(module, base, left_out):
 
 @functools.cache
 def _closure(module, left_out):
-    found, todo = set(), [module]
+    found, seen, todo = set(), set(), [module]
     while todo:
         name = todo.pop()
         path = None if name in left_out else _locate(name)
-        if path is None or path in found:
+        if path is None or path in seen:
             continue
-        found.add(path)
+        seen.add(path)
+        if _does_something(path):
+            found.add(path)
         todo.extend(name for name in _imports(path) if name.startswith(f"{PACKAGE}."))
     return tuple(sorted(map(str, found)))
 
@@ -86,6 +88,12 @@ def _locate(module):
         if candidate.is_file():
             return candidate
     return None
+
+
+@functools.cache
+def _does_something(path):
+    """False for a file that holds a docstring alone, as most __init__.py do: a third of a job's inputs."""
+    return not all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in _tree(path).body)
 
 
 @functools.cache
