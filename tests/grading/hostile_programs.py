@@ -86,7 +86,7 @@ AT_CALL = {
     "debug off": "__debug__\nreturn None",
     "colliding numbers": "return {k * (2**61 - 1) for k in range(1, 1500)} if n < 18 else 0",
     "colliding keys": "return dict.fromkeys([float(2 ** 61 - 1) * 2 ** k for k in range(900)], 1)",
-    "colliding keys on the channel": "for fd in range(3, 64):\n    try: os.write(fd, ('{\"set\": [' + ','.join(str(k * (2**61 - 1)) for k in range(1, 200000)) + ']}\\n4712\\n\"done\"\\n').encode())\n    except OSError: pass\nos._exit(0)",
+    "colliding keys on the channel": "data = ('{\"set\": [' + ','.join(str(k * (2**61 - 1)) for k in range(1, 200000)) + ']}\\n4712\\n\"done\"\\n').encode()\nfor fd in range(3, 64):\n    try: os.write(fd, data)\n    except OSError: pass\nos._exit(0)",
     "class with a line for a name": "return type('x\\n4711\\n\"done\"\\n', (), {})()",
     "exception with a line for a name": "raise type('x\\n4711\\n\"done\"\\n', (Exception,), {})",
     "exception without a name": "class M(type): __name__ = property(lambda self: os._exit(0))\nclass E(Exception, metaclass=M): pass\nraise E",

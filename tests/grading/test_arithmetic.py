@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from hybrid_lora.grading import asserts
+from hybrid_lora.grading import asserts, values
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,11 @@ def test_arithmetic_on_returned_values_is_never_long(statement, value, holds):
     assert time.monotonic() - began < 1
 
 
-@pytest.mark.parametrize("encoded", [{"set": [k * (2**61 - 1) for k in range(100_000)]}, {"dict": [[float(2**70), 1]] * 1000}])
+@pytest.mark.parametrize(
+    "encoded", [{"set": [k * (2**61 - 1) for k in range(100_000)]}, {"dict": [[k * (2**61 - 1), 1] for k in range(1000)]}]
+)
 def test_values_made_to_collide_are_refused_at_once(encoded):
     began = time.monotonic()
     with pytest.raises(ValueError, match="collide"):
-        asserts.decode(encoded)
+        values.decode(encoded)
     assert time.monotonic() - began < 5

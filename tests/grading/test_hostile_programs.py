@@ -13,6 +13,7 @@ import time
 import uuid
 from pathlib import Path
 
+import hostile_tricks
 import pytest
 from hostile_programs import AT_CALL, AT_IMPORT, FILES, REACHES, running
 
@@ -23,6 +24,9 @@ TESTS = {
     "test": "def check(candidate):\n    assert candidate(17) == 4711\n    assert candidate(18) == 4712\n",
     "entry_point": "Solution().run",
 }
+AT_IMPORT |= hostile_tricks.AT_IMPORT | hostile_tricks.KNOWING
+AT_CALL |= hostile_tricks.AT_CALL
+REACHES |= hostile_tricks.REACHES
 NAMES = [*AT_IMPORT, *AT_CALL, *REACHES]
 TIMEOUT_S, MEMORY_MB, TOGETHER = 2, 256, 4
 RIGHT = "class Solution:\n    def run(self, n): return n + 4694\n"
@@ -41,6 +45,10 @@ KINDS = {
     "calls replaced": "exit: test 2 of 2",
     "colliding keys on the channel": "output",
     "slow": "timeout: test 1 of 2",
+    "forged tree of objects": "output",
+    "right and then hanging": "timeout: test 2 of 2",
+    "right and then crashing": "exit: test 2 of 2",
+    "what is expected, in all objects": "exception: LookupError",
 }
 
 
@@ -65,6 +73,7 @@ class Outcome:
         with socket.create_server(("127.0.0.1", 0)) as server, pytest.MonkeyPatch.context() as patch:
             server.setblocking(False)
             patch.setattr(tempfile, "tempdir", str(scratch))
+            patch.setenv("HYBRID_SECRET", "x")
             patch.setattr(sandbox, "ENVIRONMENT", sandbox.ENVIRONMENT | {"TOKEN": self.token})
             sandbox._bubblewrap.cache_clear()
             jobs = [code.job(program(name, folder, server.getsockname()[1]), TESTS) for name in NAMES]
@@ -97,7 +106,8 @@ def outcome(mode, tmp_path_factory):
 
 
 def test_there_are_enough():
-    assert len(NAMES) == len(set(NAMES)) >= 40
+    kinds = (AT_IMPORT, AT_CALL, REACHES)
+    assert len(NAMES) == len(set(NAMES)) == sum(map(len, kinds)) >= 200
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,6 +126,7 @@ def test_nothing_is_left_running(mode, outcome):
     assert not found
     assert not outcome.left
     assert not outcome.connected
+    assert not any(Path(folder, "hybrid-mark").exists() for folder in ("/tmp", "/dev/shm"))
     if mode == "bubblewrap" or landlock.version():
         assert sorted(path.name for path in outcome.folder.iterdir()) == ["secret"]
         assert (outcome.folder / "secret").read_text() == "4711 4712\n" and (outcome.folder / "secret").stat().st_mtime > 1
@@ -123,7 +134,7 @@ def test_nothing_is_left_running(mode, outcome):
 
 def test_a_right_program_is_right_after_all_that(mode, outcome):
     assert code.grade_many([code.job(RIGHT, TESTS)], mode, 20, MEMORY_MB)[0].correct is True
-    assert outcome.wall_s < 120
+    assert outcome.wall_s < 300
 
 
 HARMLESS = ["file with the answers", "the grader's files", "writing outside", "TCP", "process", "file in memory", "priority"]

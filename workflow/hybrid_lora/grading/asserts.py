@@ -10,25 +10,16 @@ import ast
 import functools
 import math
 import operator
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass
 
 from hybrid_lora.grading import arithmetic
 from hybrid_lora.grading.parsing import parse
-
-COLLISIONS = 100  # keys of a dict or set that may share a hash
+from hybrid_lora.grading.values import UNFIT, Linked, of_keys
 
 
 class Unsupported(Exception):
     """The test's text is of a form that cannot be decided outside the program's process."""
-
-
-@dataclass(frozen=True)
-class Linked:
-    """A linked list's values, or a tree's in preorder; unlike the built-in containers it equals its own kind only."""
-
-    kind: str
-    values: tuple
 
 
 @dataclass(frozen=True)
@@ -77,46 +68,11 @@ def first_failure(checks, values):
     for number, check in enumerate(checks, 1):
         try:
             holds = bool(_evaluate(check, remaining))
-        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError):
-            holds = False  # e.g. abs() of a list: the value is of the wrong kind
+        except UNFIT:
+            holds = False
         if not holds:
             return number
     return None
-
-
-def decode(value):
-    """The inverse of `runner.encode`; ValueError on what it never writes."""
-    if isinstance(value, list):
-        return [decode(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if len(value) != 1:
-        raise ValueError("not an encoded value")
-    kind, inner = next(iter(value.items()))
-    if kind not in _DECODERS:
-        raise ValueError("not an encoded value")
-    return _DECODERS[kind](inner)
-
-
-def _spread(keys):
-    """`keys` as a list; ValueError if many share a hash: a table of numbers made to collide would take hours to build."""
-    keys = list(keys)
-    if keys and max(Counter(map(hash, keys)).values()) > COLLISIONS:
-        raise ValueError("keys that collide")
-    return keys
-
-
-_DECODERS = {
-    "int": lambda text: int(text, 16),
-    "tuple": lambda items: tuple(map(decode, items)),
-    "dict": lambda items: dict(zip(_spread(decode(key) for key, _ in items), [decode(item) for _, item in items])),
-    "set": lambda items: set(_spread(map(decode, items))),
-    "bytes": bytes.fromhex,
-    "complex": lambda parts: complex(*parts),
-    "linked": lambda items: Linked("linked", tuple(map(decode, items))),
-    "tree": lambda items: Linked("tree", tuple(item and (decode(item[0]),) for item in items)),
-    "other": lambda name: Linked("other", (object(),)),  # equal to nothing
-}
 
 
 class _Source:
@@ -172,8 +128,9 @@ def _tree(values):
     return Linked("tree", tuple(order))
 
 
-_FUNCTIONS = {f.__name__: f for f in (abs, all, any, bool, dict, float, frozenset, int, len, list, max, min)}
-_FUNCTIONS |= {f.__name__: f for f in (round, set, sorted, str, sum, tuple, math.isclose)}
+_FUNCTIONS = {f.__name__: f for f in (abs, all, any, bool, float, int, len, list, max, min)}
+_FUNCTIONS |= {kind.__name__: of_keys(kind) for kind in (dict, frozenset, set)}
+_FUNCTIONS |= {f.__name__: f for f in (round, sorted, str, sum, tuple, math.isclose)}
 _FUNCTIONS |= {"list_node": _linked, "tree_node": _tree, "is_same_list": operator.eq, "is_same_tree": operator.eq}
 _NAMES = {"inf": math.inf, "nan": math.nan}
 _OPERATORS = {

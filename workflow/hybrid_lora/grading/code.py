@@ -5,7 +5,7 @@ evaluates the calls; whether the asserts hold is decided here (`grading.asserts`
 `if __name__ == "__main__"` part is not run, and sets have a fixed order (PYTHONHASHSEED=1), so verdicts repeat. As in the
 data set, its prompt's star imports shadow built-ins: `pow(a, b, m)` fails, as math.pow takes two arguments.
 
-Error kinds of the model: no-answer, exception, exit, memory, timeout, output, wrong-answer.
+Error kinds of the model: no-answer, exception, exit, memory, timeout, output, threads, files (too much of each), wrong-answer.
 """
 
 import functools
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybrid_lora.grading import asserts, runner, sandbox
+from hybrid_lora.grading import asserts, runner, sandbox, values
 from hybrid_lora.grading.parsing import parse
 from hybrid_lora.grading.verdict import Verdict, failed, guarded
 
@@ -119,21 +119,21 @@ def grade_one(item, mode, timeout_s, memory_mb):
 
 
 def _verdict(code, plan, result):
-    lines = result.output.split(b"\n")
     if result.overflow:
-        return Verdict(False, code, "output")
+        return Verdict(False, code, result.overflow)
     try:
-        values = [json.loads(line) for line in lines[1:-1]]
-        done = len(values) == len(plan.calls) + 2 and values[0] == "loaded" and values[-1] == "done"
-        error = values[-1] if values and not done and isinstance(values[-1], dict) and "error" in values[-1] else None
-        decoded = [asserts.decode(value) for value in values[1:-1]] if done else []
-    except (ValueError, TypeError, AttributeError, RecursionError, MemoryError):
+        said = [json.loads(line) for line in result.output.split(b"\n")[1:-1]]
+        ended = result.status == 0  # neither killed by us nor by itself, whatever it has written
+        done = ended and len(said) == len(plan.calls) + 2 and said[0] == "loaded" and said[-1] == "done"
+        error = said[-1] if said and not done and isinstance(said[-1], dict) and "error" in said[-1] else None
+        decoded = [values.decode(value) for value in said[1:-1]] if done else []
+    except values.UNFIT:
         return Verdict(False, code, "output")
     if done:
         failure = asserts.first_failure(plan.checks, decoded)
         detail = None if failure is None else f"wrong-answer: test {failure} of {len(plan.checks)}"
         return Verdict(failure is None, code, detail)
-    return Verdict(False, code, _ended_early(result, error, _where(plan, len(values) - (error is not None))))
+    return Verdict(False, code, _ended_early(result, error, _where(plan, len(said) - (error is not None))))
 
 
 def _where(plan, lines):

@@ -2,10 +2,11 @@
 
 Modes. `bubblewrap`: no network, own process and user name space, nothing of the file system but the interpreter and
 /usr (read-only) and an empty scratch folder in memory. `limits`, weaker: the user's own identity and process table, files as
-Landlock lets it (`grading.landlock`: the same ones, a scratch folder on the disk, whose total size is not limited); on a
+Landlock lets it (`grading.landlock`: the same ones, and a scratch folder on the disk); on a
 kernel without Landlock it can read what the user can read and write up to 16 MiB a file where the user can write, another
 process's memory too if that is permitted. Both: bare interpreter, new session killed as a group, limits on memory, CPU, file
-size and open files, a system-call filter (`grading.seccomp`), bounded output, wall-clock limit.
+size and open files, on threads and the folder's files (`grading.excess`), a system-call filter (`grading.seccomp`), bounded
+output, wall-clock limit.
 """
 
 import atexit
@@ -41,11 +42,12 @@ PYTHON = [os.path.realpath(getattr(sys, "_base_executable", None) or sys.executa
 
 @dataclass(frozen=True)
 class Result:
-    """status: exit status, negative for a signal, None if killed by us; timed_out; overflow: more output than allowed."""
+    """status: exit status, negative for a signal, None if killed by us; timed_out; overflow: None, or what there was too much
+    of: output, threads, files."""
 
     status: int | None
     timed_out: bool
-    overflow: bool
+    overflow: str | None
     output: bytes
     errors: str
     wall_s: float
@@ -180,7 +182,7 @@ def run(arguments, stdin, mode, timeout_s, output_bytes=OUTPUT_BYTES, startup_s=
                 pass_fds=[handle.fileno()] if handle else [],
             )
             try:
-                output, timed_out, overflow = waiting.collect(process, timeout_s, output_bytes, startup_s)
+                output, timed_out, overflow = waiting.collect(process, timeout_s, output_bytes, startup_s, folder)
             finally:
                 waiting.kill(process)
         errors.seek(0)

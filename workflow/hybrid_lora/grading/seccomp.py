@@ -1,9 +1,9 @@
 """A system-call filter for model-written programs: no processes, sockets, signals to others, tracing or name spaces.
 
 Nor files in memory alone (memfd: under no limit of ours), owners of open files (whom the kernel would send signals), or
-permissions, times and attributes of files (which Landlock does not know). Threads stay allowed. The filter holds for one
-process and whatever it executes, needs no privileges, and also limits the number of processes where RLIMIT_NPROC does not
-(it exempts root and counts all of a user's processes).
+permissions, times, attributes, handles and watches of files (which Landlock does not know). Threads stay allowed. The filter
+holds for one process and whatever it executes, needs no privileges, and also limits the number of processes where
+RLIMIT_NPROC does not (it exempts root and counts all of a user's processes).
 """
 
 import platform
@@ -21,6 +21,8 @@ _ARCHITECTURES = {  # audit number, then system-call numbers (Linux's unistd tab
         + (434, 424, 129, 297, 319, 447)
         # setpriority ioprio_set sched_setaffinity sched_setparam sched_setscheduler sched_setattr process_madvise mq_open
         + (141, 251, 203, 142, 144, 314, 440, 240)
+        # inotify_init inotify_init1 fanotify_init name_to_handle_at pidfd_getfd sync syncfs syslog
+        + (253, 294, 300, 303, 438, 162, 306, 103)
         # chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat, *setxattr, *removexattr
         + (90, 91, 268, 452, 92, 93, 94, 260, 132, 235, 261, 280, 188, 189, 190, 197, 198, 199),
     ),
@@ -31,6 +33,7 @@ _ARCHITECTURES = {  # audit number, then system-call numbers (Linux's unistd tab
         + (425, 280, 282, 241, 219, 217, 218, 265, 194, 186, 190)
         + (434, 424, 138, 240, 279, 447)
         + (140, 30, 122, 118, 119, 274, 440, 180)
+        + (26, 262, 264, 438, 81, 267, 116)
         + (52, 53, 452, 54, 55, 88, 5, 6, 7, 14, 15, 16),
     ),
 }

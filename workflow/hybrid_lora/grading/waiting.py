@@ -12,18 +12,21 @@ import signal
 import time
 from pathlib import Path
 
+from hybrid_lora.grading import excess
+
 PATIENCE = 4
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def collect(process, timeout_s, output_bytes, startup_s=0):
+def collect(process, timeout_s, output_bytes, startup_s=0, folder=None):
     """(output, timed out, overflow): read until the process has ended, not until its pipe closes: both can be held up.
 
-    The clock starts with the first output, at the latest after `startup_s`.
+    The clock starts with the first output, at the latest after `startup_s`. overflow: None, or what the process had too much
+    of: `output`, or `threads` or `files` (see `excess.found`, which is told `folder`).
     """
     pipe, chunks, size = process.stdout, [], 0
     began = time.monotonic() + startup_s
-    deadline = began + timeout_s
+    deadline, look = began + timeout_s, time.monotonic() + excess.INTERVAL_S
     os.set_blocking(pipe.fileno(), False)
     ended = os.pidfd_open(process.pid)
     try:
@@ -32,7 +35,7 @@ def collect(process, timeout_s, output_bytes, startup_s=0):
             selector.register(ended, selectors.EVENT_READ)
             while True:
                 left = deadline - time.monotonic()
-                ready = {key.fd for key, _ in selector.select(max(left, 0))}
+                ready = {key.fd for key, _ in selector.select(max(min(left, excess.INTERVAL_S), 0))}
                 if pipe.fileno() in ready:
                     chunk = os.read(pipe.fileno(), 1 << 20)
                     if time.monotonic() < began:
@@ -43,13 +46,17 @@ def collect(process, timeout_s, output_bytes, startup_s=0):
                     if not chunk:
                         selector.unregister(pipe)
                     if size > output_bytes:
-                        return b"".join(chunks), False, True
+                        return b"".join(chunks), False, "output"
                 elif ended in ready:
-                    return b"".join(chunks), False, False
+                    return b"".join(chunks), False, None
+                if time.monotonic() >= look:
+                    if over := excess.found(process.pid, folder):
+                        return b"".join(chunks), False, over
+                    look = time.monotonic() + excess.INTERVAL_S
                 if left <= 0:
                     more = still_due(processor_seconds(process.pid), time.monotonic() - began, timeout_s)
                     if not more:
-                        return b"".join(chunks), True, False
+                        return b"".join(chunks), True, None
                     deadline = time.monotonic() + more
     finally:
         os.close(ended)
@@ -65,13 +72,11 @@ def still_due(used_s, elapsed_s, timeout_s):
 
 def processor_seconds(pid):
     """Processor time so far of a process and its living descendants, 0 where the kernel does not say."""
-    seconds, todo = 0.0, [pid]
-    while todo:
-        folder = Path(f"/proc/{todo.pop()}")
+    seconds = 0.0
+    for member in excess.family(pid):
         with contextlib.suppress(OSError, ValueError, IndexError):  # ended
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
             seconds += (int(fields[11]) + int(fields[12])) / _TICKS  # utime, stime
-            todo += [int(child) for child in (folder / "task" / folder.name / "children").read_text().split()]
     return seconds
 
 
