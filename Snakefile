@@ -27,6 +27,8 @@ localrules:
     table1,
     report_index,
     diagnose_model,
+    stage_model,
+    stage_data,
 
 
 rule all:
@@ -68,3 +70,8 @@ rule diagnose:
 rule contamination:
     input:
         plan.overlap_files(),
+
+
+rule stage:
+    input:
+        plan.staged_files(),

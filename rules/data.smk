@@ -87,3 +87,29 @@ rule overlap:
         "overlap of corpus {wildcards.corpus} with the benchmarks"
     shell:
         "python -m hybrid_lora.data overlap --train {input.train} --val {input.val} --benchmarks {input.benchmarks} --out {output.out} --summary {output.summary} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule stage_data:
+    input:
+        code=code("data.sources"),
+    output:
+        "results/.state/staged/data/{source}.json",
+    log:
+        "results/logs/data/{source}.stage.log",
+    benchmark:
+        "results/benchmarks/data/{source}.stage.tsv"
+    wildcard_constraints:
+        source=names(plan.hub_data()),
+    conda:
+        environment
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 240 * attempt,
+        gpu=0,
+    params:
+        settings=lambda w: plan.staged_data(w.source),
+    message:
+        "{wildcards.source} to the hub's cache"
+    shell:
+        "python -m hybrid_lora.data stage --out {output} --settings {params.settings:q} > {log} 2>&1"

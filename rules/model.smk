@@ -26,6 +26,32 @@ rule model_fetch:
         "python -m hybrid_lora.model fetch --out results/models/{wildcards.model} --settings {params.settings:q} > {log} 2>&1"
 
 
+rule stage_model:
+    input:
+        code=code("model.fetch"),
+    output:
+        "results/.state/staged/models/{model}.json",
+    log:
+        "results/logs/model/{model}.stage.log",
+    benchmark:
+        "results/benchmarks/model/{model}.stage.tsv"
+    wildcard_constraints:
+        model=names(plan.models_from("hub")),
+    conda:
+        environment
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 240 * attempt,
+        gpu=0,
+    params:
+        settings=lambda w: plan.staged_model(w.model),
+    message:
+        "model {wildcards.model} to the hub's cache"
+    shell:
+        "python -m hybrid_lora.model stage --out {output} --settings {params.settings:q} > {log} 2>&1"
+
+
 rule model_pretrain:
     input:
         train=lambda w: ancient(rows("train", plan.model_corpus(w.model))),

@@ -46,4 +46,9 @@ def test_rulegraph_names_every_rule():
         name for path in (REPO / "rules").glob("*.smk") for name in re.findall(r"^rule (\w+):", path.read_text(), re.MULTILINE)
     }
     drawn = set(re.findall(r"id\d+\[(\w+)\]", README))
-    assert rules - drawn == {"model_fetch", "warmup_rl"}  # the demo's model is made, not fetched; its warm-up is supervised
+    assert rules - drawn == {
+        "model_fetch",
+        "stage_model",
+        "stage_data",
+        "warmup_rl",
+    }  # nothing is fetched; the warm-up is supervised

@@ -1,6 +1,7 @@
 """The checked configuration as Snakemake needs it: for every job the settings it uses, nothing else.
 
-What concerns probes and scores is in `probing`, `report diagnose` in `diagnosis`, `evaluation compare` in `comparing`.
+What concerns probes and scores is in `probing`, `report diagnose` in `diagnosis`, `evaluation compare` in `comparing`,
+`snakemake stage` in `staging`.
 """
 
 from pathlib import Path
@@ -13,10 +14,11 @@ from hybrid_lora.config.diagnosis import Diagnosis
 from hybrid_lora.config.fingerprints import Fingerprints
 from hybrid_lora.config.probing import Probing
 from hybrid_lora.config.settings import RESULTS, settings_of
+from hybrid_lora.config.staging import Staging
 from hybrid_lora.contracts.benchmark_names import GRADING, KINDS
 
 
-class Plan(Probing, Diagnosis, Comparing):
+class Plan(Probing, Diagnosis, Comparing, Staging):
     """What the rules ask: names for wildcards, settings of jobs, inputs that depend on the configuration."""
 
     def __init__(self, config, base, version=packages.installed):
@@ -75,11 +77,7 @@ class Plan(Probing, Diagnosis, Comparing):
 
     def overlap_files(self):
         """The overlap reports of all corpora that the runs, their models or their probes use."""
-        runs, probes = self.runs.values(), self.values["probes"]
-        names = [self.model_corpus(run.model) for run in runs if self.values["models"][run.model]["source"] == "scratch"]
-        names += [probes[self.method(run)["probe"]]["corpus"] for run in runs if self.placement(run) == "criterion"]
-        names += [self.objective_corpus(run) for run in runs if run.objective]
-        return [f"{RESULTS}/data/{name}/overlap.json" for name in dict.fromkeys(names)]
+        return [f"{RESULTS}/data/{name}/overlap.json" for name in self.used_corpora()]
 
     @settings_of("data.overlap")
     def overlap(self, name):

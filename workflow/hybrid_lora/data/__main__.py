@@ -15,6 +15,7 @@ def add_commands(subparsers):
     benchmark = cli.command(subparsers, "benchmark", _benchmark, "problems to evaluate on", outputs=["out"])
     text = "which rows of a corpus share text with problems of benchmarks"
     overlap = cli.command(subparsers, "overlap", _overlap, text, paths=["train", "val"], outputs=["out", "summary"])
+    cli.command(subparsers, "stage", _stage, "fetch a hub data set to the hub's cache", outputs=["out"])
     for command in (corpus, overlap):
         command.add_argument("--benchmarks", type=Path, nargs="*", default=[], metavar="PATH", help="benchmark files")
     for command in (corpus, benchmark):
@@ -44,6 +45,14 @@ def _overlap(arguments):
 
     inputs = (arguments.train, arguments.val, arguments.benchmarks)
     overlap.run(arguments.settings, *inputs, arguments.out, arguments.summary)
+
+
+def _stage(arguments):
+    from hybrid_lora.common.files import write_json
+    from hybrid_lora.data import sources
+
+    raw = sources.from_hub(arguments.settings)
+    write_json(arguments.out, {**arguments.settings, "rows": len(raw.rows), **raw.facts})
 
 
 def main(argv=None):

@@ -139,7 +139,11 @@ def from_hub(hub):
         if _quotes_data(error):
             reason = "its rows do not have the types of its columns"
         raise UserError(f"{place}: cannot be loaded ({type(error).__name__}: {reason})") from None
-    return Raw(rows, place, facts={"hub_commit": _commit(rows)})
+    commit = _commit(rows)
+    # Offline, datasets takes whichever revision was used last.
+    if re.fullmatch(r"[0-9a-f]{40}", hub["revision"]) and commit not in (None, hub["revision"]):
+        raise UserError(f"{place}: the cache holds revision {commit}; fetch the other one with `snakemake stage`, online")
+    return Raw(rows, place, facts={"hub_commit": commit})
 
 
 def _quotes_data(error):
@@ -149,8 +153,9 @@ def _quotes_data(error):
 
 
 def _commit(rows):
-    """The commit that `revision` stood for, read off the addresses of the downloaded files; None for a local folder."""
-    for address in rows.info.download_checksums or {}:
-        if found := re.search(r"@([0-9a-f]{40})/", address):
-            return found[1]
+    """The commit that `revision` stood for, read off the downloaded files' addresses or the cache's; None for a local folder."""
+    cached = [file["filename"] for file in rows.cache_files]
+    for address in [*(rows.info.download_checksums or {}), *cached]:
+        if found := re.search(r"@([0-9a-f]{40})/|/([0-9a-f]{40})/[^/]+\.arrow$", address):
+            return found[1] or found[2]
     return None

@@ -10,6 +10,7 @@ from hybrid_lora.common import cli
 def add_commands(subparsers):
     """The stage's commands."""
     cli.command(subparsers, "fetch", _fetch, "link a local model folder or a hub snapshot", outputs=["out"])
+    cli.command(subparsers, "stage", _stage, "fetch a hub model to the hub's cache", outputs=["out"])
     scratch = cli.command(subparsers, "pretrain", _pretrain, "train a small model from scratch", paths=["train"], outputs=["out"])
     scratch.add_argument("--state", type=Path, required=True, metavar="PATH", help="folder for resumable state")
 
@@ -18,6 +19,12 @@ def _fetch(arguments):
     from hybrid_lora.model import fetch
 
     fetch.run(arguments.settings, arguments.out)
+
+
+def _stage(arguments):
+    from hybrid_lora.model import fetch
+
+    fetch.stage(arguments.settings, arguments.out)
 
 
 def _pretrain(arguments):

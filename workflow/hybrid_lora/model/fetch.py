@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from hybrid_lora.common.errors import UserError
-from hybrid_lora.common.files import directory_artifact
+from hybrid_lora.common.files import directory_artifact, write_json
 from hybrid_lora.model import publish
 
 WEIGHTS = (".safetensors", ".bin")
@@ -36,6 +36,12 @@ def run(settings, out):
             else:
                 shutil.copyfile(file, folder / file.name)
         publish.describe(folder, str(settings["path"]), settings.get("revision"), "model.fetch", settings, {})
+
+
+def stage(settings, out):
+    """Fetch a hub model, settings: {path, revision}, to the hub's cache; `out` (JSON) tells where it is and which commit."""
+    folder = _snapshot(settings)
+    write_json(out, {"repo": settings["path"], "revision": settings["revision"], "commit": folder.name, "folder": str(folder)})
 
 
 def _snapshot(settings):
