@@ -150,3 +150,21 @@ def test_repeated_problems_are_counted_or_refused_where_ids_would_hide_them(tmp_
     without_ids = [{"problem": "p", "answer": "1"}, {"problem": "q", "answer": "1"}, {"problem": "p", "answer": "1"}]
     with pytest.raises(UserError, match="row 3 repeats an earlier row's problem"):
         make(tmp_path, "aime", rows_file(tmp_path, without_ids), 3)
+
+
+def test_files_of_math_without_ids_may_lack_answers(tmp_path, capsys):
+    rows = [{"problem": "p", "answer": "1"}, {"problem": "q", "answer": None}, {"problem": "r", "answer": " "}]
+    made, facts = make(tmp_path, "math-500", rows_file(tmp_path, rows), 3)
+    assert [(row["id"], row["gold"]) for row in made] == [("1", "1"), ("2", None), ("3", None)]
+    assert facts["without_gold"] == ["2", "3"]
+    assert "2 have no answer and cannot be judged" in capsys.readouterr().err
+    with pytest.raises(UserError, match="row 2: column 'answer' is empty"):
+        make(tmp_path, "math-500", rows_file(tmp_path, [{**row, "unique_id": str(i)} for i, row in enumerate(rows)]), 3)
+    with pytest.raises(UserError, match="row 2: column 'unique_id' is missing"):
+        make(tmp_path, "math-500", rows_file(tmp_path, [MATH, rows[0]]), 2)
+
+
+@needs_real
+def test_all_of_math_loads(tmp_path):
+    made, facts = make(tmp_path, "math-500", REAL / "math_test5000/train_with_answer.jsonl.gz", 7474)
+    assert len(made) == 7474 and len(facts["without_gold"]) == 4 and facts["version"] is None

@@ -8,6 +8,7 @@ numpy < 2.4 below Python 3.13 (2.4.6). A few minutes on two cores; memory for th
 """
 
 import argparse
+import functools
 import json
 import os
 import signal
@@ -203,7 +204,9 @@ def test_interrupted_and_resumed(tmp_path, model, problems, terminated, number, 
     command += ["--out", tmp_path / "c.parquet", "--state", tmp_path / "state", "--settings", json.dumps(SETTINGS | SAMPLED)]
     with open(tmp_path / "log", "w") as log:
         place = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
-        process = subprocess.Popen(command, stderr=log, stdout=log, env=place)
+        # Not what this process may have been started with: a shell's `&` has its jobs ignore SIGINT.
+        usual = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command, stderr=log, stdout=log, env=place, preexec_fn=usual)
         try:
             wait_for_batch(process, tmp_path / "state")
             children = psutil.Process(process.pid).children(recursive=True)

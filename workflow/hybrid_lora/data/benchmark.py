@@ -42,6 +42,7 @@ def run(settings, out, source=None, examples=None):
         "problems_read": len(rows),
         "mended": benchmark_formats.mended(raw.rows, rows),
         "repeated": benchmark_formats.repeated(rows, format),
+        "without_gold": benchmark_formats.without_gold(rows),
     }
     shots = few_shot.examples(settings, rows, examples)
     rows = _drawn(rows, subset, raw.place)
@@ -57,6 +58,7 @@ def _summary(rows, facts, shots):
     said = [number + (f" (version {facts['version']})" if facts["version"] else "")]
     said += [f"LaTeX mended in {len(facts['mended'])}"] if facts["mended"] else []
     said += [f"{len(facts['repeated'])} ask what another asks"] if facts["repeated"] else []
+    said += [f"{len(facts['without_gold'])} have no answer and cannot be judged"] if facts["without_gold"] else []
     said += [f"{len(shots.rows)} examples"] if shots.rows else []
     return ", ".join(said)
 

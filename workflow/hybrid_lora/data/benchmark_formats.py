@@ -7,6 +7,7 @@ Real and generated rows take this same path. Every format is read as its publish
   (or sorted, by setting: the generated questions' options are numbers in a row).
 - leetcode: `tests` is what the LeetCodeDataset's programs are made of (prompt + completion + test). Before v0.3.1 the
   description, the difficulty and (v0.1.0) the query lie in `meta`; they are lifted to v0.3.1's columns.
+- math-500: other files of MATH's problems have no `unique_id`; there ids are numbers of rows, and a row may lack its answer.
 - math-500, aime: LaTeX commands whose backslash a program took for an escape ("\\f" + "rac" is a form feed) are mended.
 No message quotes a question, nor a column's name that no format knows: a file without its header has a question there.
 """
@@ -46,17 +47,28 @@ def normalise(rows, format, place, option_order="shuffled"):
 
     option_order: shuffled | sorted, for gpqa, whose source tells the answers apart but gives them no order.
     """
-    made = []
+    made, required = [], _required(rows, format)
     for i, row in enumerate(rows, 1):
         where = f"{place}: row {i}"
         row = _PREPARE.get(format, dict)(row)
-        _check(row, REQUIRED[format], where, format)
+        _check(row, required, where, format)
         made.append({**row, **_ADD[format](row, i, where)})
         if format == "gpqa":
             made[-1] |= _options(row, option_order)
     _unique(made, place)
     _questions(rows, made, format, place)
     return made
+
+
+def _required(rows, format):
+    if format == "math-500" and not any("unique_id" in row for row in rows):
+        return {"problem": str, "answer": (str, type(None))}
+    return REQUIRED[format]
+
+
+def without_gold(made):
+    """Ids of the rows whose answer the source does not give: their completions cannot be judged."""
+    return [row["id"] for row in made if "gold" in row and row["gold"] is None]
 
 
 def mended(rows, made):
@@ -115,10 +127,11 @@ def _mend(row):
     return {k: _MANGLED.sub(lambda m: "\\" + _LOST[m[0]], v) if k in _LATEX and isinstance(v, str) else v for k, v in row.items()}
 
 
-def _math(row, _number, where):
-    if not row["answer"].strip():
+def _math(row, number, where):
+    gold = row["answer"] if row["answer"] and row["answer"].strip() else None
+    if gold is None and "unique_id" in row:
         raise UserError(f"{where}: column 'answer' is empty, format math-500 needs an answer to compare with")
-    return {"id": row["unique_id"], "gold": row["answer"]}
+    return {"id": row.get("unique_id", str(number)), "gold": gold}
 
 
 def _aime(row, number, where):
