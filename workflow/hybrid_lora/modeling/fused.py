@@ -17,13 +17,17 @@ def apply(model, patches):
 
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
-            _try(patches, module, _norm(module), module.weight)
-        elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
+            _try(patches, module, _norm(module), len(module.weight))
+        elif _has_gate(module) and "forward" not in vars(module):
             gate = module.gate_proj
-            _try(patches, module, _gated(module, kernels), getattr(gate, "base", gate).weight)
+            _try(patches, module, _gated(module, kernels), getattr(gate, "base", gate).in_features)
     home = sys.modules[type(model).__module__]
     if hasattr(home, "apply_rotary_pos_emb") and _same_rotation(home.apply_rotary_pos_emb, kernels.rotate):
         patches.set(home, "apply_rotary_pos_emb", kernels.rotate)
+
+
+def _has_gate(module):
+    return all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn"))
 
 
 def _norm(module):
@@ -42,11 +46,21 @@ def _gated(module, kernels):
     return forward
 
 
-@torch.no_grad()
-def _try(patches, module, forward, weight):
-    x = torch.randn(2, 4, weight.shape[-1], device=weight.device, generator=_random(weight.device)).to(weight.dtype)
-    if _close(forward(x), module(x)):
+def _try(patches, module, forward, width):
+    if same(module, forward, width):
         patches.set(module, "forward", forward)
+
+
+@torch.no_grad()
+def same(module, forward, width):
+    """Whether `forward` computes on random numbers [2, 4, width] what the module does, up to roundings."""
+    weights = list(module.parameters())
+    dtype = min((weight.dtype for weight in weights), key=lambda one: torch.finfo(one).bits)
+    mixed = any(weight.dtype != dtype for weight in weights)  # trained weights float32 on a bfloat16 base: run under autocast
+    device = weights[0].device
+    x = torch.randn(2, 4, width, device=device, generator=_random(device)).to(dtype)
+    with torch.autocast(device.type, dtype, enabled=mixed):
+        return _close(forward(x), module(x))
 
 
 @torch.no_grad()

@@ -32,24 +32,32 @@ def _swiglu_back_kernel(dout, gate, up, dgate, dup, count, block: tl.constexpr):
     tl.store(dgate + at, (d * u * s * (1 + g * (1 - s))).to(dgate.dtype.element_ty), mask=keep)
 
 
+def swiglu_forward(gate, up):
+    """silu(gate) * up of contiguous tensors, outside autograd."""
+    out = torch.empty_like(gate)
+    count = gate.numel()
+    _swiglu_kernel[(triton.cdiv(count, BLOCK),)](gate, up, out, count, BLOCK, num_warps=8)
+    return out
+
+
+def swiglu_backward(dout, gate, up):
+    """Gradients of gate and up, contiguous."""
+    dgate, dup = torch.empty_like(gate), torch.empty_like(up)
+    count = gate.numel()
+    _swiglu_back_kernel[(triton.cdiv(count, BLOCK),)](dout, gate, up, dgate, dup, count, BLOCK, num_warps=8)
+    return dgate, dup
+
+
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate, up):
         gate, up = gate.contiguous(), up.contiguous()
-        out = torch.empty_like(gate)
-        count = gate.numel()
-        _swiglu_kernel[(triton.cdiv(count, BLOCK),)](gate, up, out, count, BLOCK, num_warps=8)
         ctx.save_for_backward(gate, up)
-        return out
+        return swiglu_forward(gate, up)
 
     @staticmethod
     def backward(ctx, dout):
-        gate, up = ctx.saved_tensors
-        dgate, dup = torch.empty_like(gate), torch.empty_like(up)
-        count = gate.numel()
-        grid = (triton.cdiv(count, BLOCK),)
-        _swiglu_back_kernel[grid](dout.contiguous(), gate, up, dgate, dup, count, BLOCK, num_warps=8)
-        return dgate, dup
+        return swiglu_backward(dout.contiguous(), *ctx.saved_tensors)
 
 
 def swiglu(gate, up):
