@@ -82,7 +82,7 @@ class Side:
         base = self.trainer.model
         base = base.get_base_model() if hasattr(base, "get_base_model") else base
         if on:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
+            base.gradient_checkpointing_enable(self.trainer.args.gradient_checkpointing_kwargs)
         else:
             base.gradient_checkpointing_disable()
 
@@ -110,7 +110,7 @@ def _trainer(model, peft, objective, work):
     row = {"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]}
     row |= {"id": "a", "source": "math", "gold": "2", "tests": None}
     with contextlib.redirect_stdout(sys.stderr):
-        return rl.build(model, peft, words, [row] * 512, objective, 0, work, [], {"math_timeout_s": 5}, 1)
+        return rl.build(model, peft, words, [row] * 512, objective, 0, work, [], {"math_timeout_s": 5}, 1, "benchmark")
 
 
 def rollouts(size, length, vocabulary):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from peft.tuners.lora import Linear as LoraLinear
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers.activations import SiLUActivation
 
 from hybrid_lora.modeling import candidates, fused, patching
@@ -34,17 +35,25 @@ def apply(model, fuse=True):
     remove(model)
     patches = model._fast_layers = patching.Patches()
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    groups = {id(group.members[0]): group for group in map(_Group, _readers(base)) if all(map(_plain, group.members))}
-    for group in groups.values():
+    casts = _Casts(base)
+    for group in casts.groups:
         for index, member in enumerate(group.members):
             patches.set(member, "forward", _forward(group, index, member.forward))
+    casts.refresh()
+    firsts = {id(group.members[0]): group for group in casts.groups}
     for module in base.modules():
-        _whole_mlp(patches, module, groups)
-    if groups:
-        patches.callback(base.get_decoder().register_forward_pre_hook(_Casts(groups.values())).remove)
+        _whole_mlp(patches, module, firsts)
+    for handle in casts.watch(base) if casts.groups else ():
+        patches.callback(handle.remove)
     if fuse and next(base.parameters()).is_cuda:
         fused.apply(base, patches)
-    return sum(len(group.members) for group in groups.values())
+    return sum(len(group.members) for group in casts.groups)
+
+
+def usable(trainer):
+    """Whether a Hugging Face Trainer's model is whole and on a GPU; sharded weights are not where they are expected."""
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    return next(trainer.model.parameters()).is_cuda and not sharded
 
 
 def remove(model):
@@ -102,9 +111,8 @@ def _whole_mlp(patches, mlp, groups):
     def forward(x):
         if not (first.ready(x) and second.ready(x)):
             return original(x)
-        one, two = first.cast_to(_compute_dtype(x)), second.cast_to(_compute_dtype(x))
         with torch.autocast(x.device.type, enabled=False):
-            return _GatedMLP.apply(one, two, x.to(one.dtype), *one.trained, *two.trained)
+            return _GatedMLP.apply(first, second, x.to(first.dtype), *first.trained, *second.trained)
 
     if fused.same(mlp, forward, first.members[0].in_features):
         patches.set(mlp, "forward", forward)
@@ -115,42 +123,85 @@ def _is_silu(activation):
 
 
 class _Casts:
-    """Before each forward pass of the model: weights that an optimizer step changed are cast anew, all at once."""
+    """All groups of a model, and their trained weights cast for compute: anew once an optimizer step has changed them."""
 
-    def __init__(self, groups):
-        self.groups, self.seen = list(groups), None
-        self.weights = [weight for group in self.groups for weight in group.trained()]
+    def __init__(self, base):
+        found = [members for members in _readers(base) if all(map(_plain, members))]
+        dtypes = {m.base_layer.weight.dtype for members in found for m in members if isinstance(m, LoraLinear)}
+        self.groups = [_Group(members, *dtypes) for members in found] if len(dtypes) == 1 else []
+        self.stale, self.seen = True, None
+        copies = [copy for group in self.groups for copy in group.copies]
+        self.sources = [source for source, _, _ in copies]
+        self.targets = [target for _, target, _ in copies]
+        self.scaled = [(index, scale) for index, (_, _, scale) in enumerate(copies) if scale != 1]
 
-    def __call__(self, *_):
-        seen = [(weight.data_ptr(), weight._version) for weight in self.weights]
-        if seen != self.seen:
-            for group in self.groups:
-                group.cast = None
-            self.seen = seen
+    def watch(self, base):
+        """Handles of the hooks that look for changed weights before each forward pass."""
+        decoder = base.get_decoder()
+        return decoder.register_forward_pre_hook(self.refresh), register_optimizer_step_post_hook(self._stepped)
+
+    def _stepped(self, *_):
+        self.stale = True  # fused optimizers change weights without counting their versions up
+
+    @torch.no_grad()
+    def refresh(self, *_):
+        """Cast the trained weights if they may have changed."""
+        seen = [(weight.data_ptr(), weight._version) for weight in self.sources]
+        if not self.stale and seen == self.seen:
+            return
+        sources = [source.detach() for source in self.sources]
+        if self.scaled:
+            places, scales = zip(*self.scaled)
+            for place, value in zip(places, torch._foreach_mul([sources[place] for place in places], list(scales))):
+                sources[place] = value
+        if sources:
+            torch._foreach_copy_(self.targets, sources)
+        self.stale, self.seen = False, seen
 
 
 class _Group:
-    """Linears that read one input: the first one called computes all outputs, the others take theirs."""
+    """Linears that read one input: the first one called computes all outputs, the others take theirs.
 
-    def __init__(self, members):
-        self.members, self.cast = members, None
+    dtype: of the frozen weights and of the computation. rows: (W, b, B or None, slice of A's rows, scale) of each member;
+    A is [R, in], those of all LoRA members below one another, times their scale. trained: the parameters in the order of
+    gradients, A and B [out, r] of a LoRA member, W and b (or None) of one trained in full. copies: (weight, where its cast
+    belongs, scale).
+    """
+
+    def __init__(self, members, dtype):
+        self.members, self.dtype = members, dtype
         self.active = [(member, member._active_adapter) for member in members]
-        frozen = {member.base_layer.weight.dtype for member in members if isinstance(member, LoraLinear)}
-        self.dtypes = (frozen if len(frozen) == 1 else ()) if frozen else {torch.float32, torch.bfloat16}
+        self.rows, self.trained, self.copies = [], [], []
+        loras = [member for member in members if isinstance(member, LoraLinear)]
+        ranks = [member.r[member.active_adapters[0]] for member in loras]
+        self.A = _like(loras[0].base_layer.weight, sum(ranks), loras[0].in_features) if loras else None
+        start = 0
+        for member in members:
+            start = self._add_lora(member, start) if isinstance(member, LoraLinear) else self._add_full(member, start)
         self.x, self.waiting = None, {}
 
-    def trained(self):
-        """The weights whose casts are kept."""
-        for member in self.members:
-            for name in member.active_adapters[:1]:
-                if isinstance(member, LoraLinear):
-                    yield from (member.lora_A[name].weight, member.lora_B[name].weight)
-                else:
-                    yield member.modules_to_save[name].weight
+    def _add_lora(self, member, start):
+        name, base = member.active_adapters[0], member.base_layer
+        A, B, scale = member.lora_A[name].weight, member.lora_B[name].weight, member.scaling[name]
+        own = slice(start, start + len(A))
+        cast = _like(base.weight, *B.shape)
+        self.rows.append((base.weight, base.bias, cast, own, scale))
+        self.trained += [A, B]
+        self.copies += [(A, self.A[own], scale), (B, cast, 1)]
+        return own.stop
+
+    def _add_full(self, member, start):
+        linear = member.modules_to_save[member.active_adapters[0]]
+        weight = torch.empty_like(linear.weight, dtype=self.dtype, requires_grad=False)
+        bias = None if linear.bias is None else torch.empty_like(linear.bias, dtype=self.dtype, requires_grad=False)
+        self.rows.append((weight, bias, None, None, None))
+        self.trained += [linear.weight, linear.bias]
+        self.copies += [(linear.weight, weight, 1)] + ([] if bias is None else [(linear.bias, bias, 1)])
+        return start
 
     def ready(self, x):
-        """Whether PEFT would do the plain thing for all members, in the dtype that their frozen weights have."""
-        return _compute_dtype(x) in self.dtypes and not any(
+        """Whether PEFT would do the plain thing for all members, in the dtype that the frozen weights have."""
+        return _compute_dtype(x) == self.dtype and not any(
             member._disable_adapters or vars(member).get("merged_adapters") or member._active_adapter != active
             for member, active in self.active
         )
@@ -158,48 +209,16 @@ class _Group:
     def output(self, index, x):
         """Output of member `index`, [..., out]."""
         if self.x is not x or index not in self.waiting:
-            self.x, self.waiting = x, dict(enumerate(self._compute(x)))
+            with torch.autocast(x.device.type, enabled=False):
+                self.x, self.waiting = x, dict(enumerate(_Linears.apply(self, x.to(self.dtype), *self.trained)))
         out = self.waiting.pop(index)
         if not self.waiting:
             self.x = None
         return out
 
-    def _compute(self, x):
-        cast = self.cast_to(_compute_dtype(x))
-        with torch.autocast(x.device.type, enabled=False):
-            return _Linears.apply(cast, x.to(cast.dtype), *cast.trained)
 
-    def cast_to(self, dtype):
-        """The group's weights in a dtype, from the last optimizer step."""
-        if self.cast is None or self.cast.dtype != dtype:
-            self.cast = _Cast(self.members, dtype)
-        return self.cast
-
-
-class _Cast:
-    """A group's weights as they are multiplied, in `dtype`; rows: (W, b, B or None, slice of A's rows) of each member.
-
-    A is [R, in], those of all LoRA members below one another, times their scale. trained: the float32 parameters in the
-    order of gradients, A and B [out, r] of a LoRA member, W and b (or None) of one trained in full.
-    """
-
-    @torch.no_grad()
-    def __init__(self, members, dtype):
-        self.dtype, self.trained, self.rows = dtype, [], []
-        every_A, start = [], 0
-        for member in members:
-            name = member.active_adapters[0]
-            if isinstance(member, LoraLinear):
-                A, B, base = member.lora_A[name].weight, member.lora_B[name].weight, member.base_layer
-                every_A.append(A * member.scaling[name])
-                self.rows.append((base.weight, base.bias, B.to(dtype), slice(start, start := start + len(A)), member.scaling[name]))
-                self.trained += [A, B]
-            else:
-                linear = member.modules_to_save[name]
-                bias = None if linear.bias is None else linear.bias.to(dtype)
-                self.rows.append((linear.weight.to(dtype), bias, None, None, None))
-                self.trained += [linear.weight, linear.bias]
-        self.A = torch.cat(every_A).to(dtype) if every_A else None
+def _like(weight, *shape):
+    return torch.empty(shape, dtype=weight.dtype, device=weight.device)
 
 
 def _compute_dtype(x):
@@ -211,18 +230,18 @@ class _Linears(torch.autograd.Function):
     """All outputs of linears that read x [..., in]; gradients of x and of the trained weights."""
 
     @staticmethod
-    def forward(ctx, cast, x, *trained):
+    def forward(ctx, group, x, *trained):
         flat = x.reshape(-1, x.shape[-1])
-        outputs, xA = _outputs(cast, flat)
+        outputs, xA = _outputs(group, flat)
         ctx.save_for_backward(flat, xA)
-        ctx.cast, ctx.shape = cast, x.shape
+        ctx.group, ctx.shape = group, x.shape
         return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
 
     @staticmethod
     def backward(ctx, *gradients):
         flat, xA = ctx.saved_tensors
         douts = [dout.reshape(-1, dout.shape[-1]) for dout in gradients]
-        dx, found = _gradients(ctx.cast, flat, xA, douts, ctx.needs_input_grad[1])
+        dx, found = _gradients(ctx.group, flat, xA, douts, ctx.needs_input_grad[1])
         return None, None if dx is None else dx.view(ctx.shape), *found
 
 
@@ -236,52 +255,52 @@ class _GatedMLP(torch.autograd.Function):
         hidden = _swiglu(gate, up)
         (out,), hA = _outputs(second, hidden)
         ctx.save_for_backward(flat, xA, gate, up, hA)
-        ctx.casts, ctx.shape = (first, second), x.shape
+        ctx.groups, ctx.shape = (first, second), x.shape
         return out.view(x.shape[:-1] + out.shape[-1:])
 
     @staticmethod
     def backward(ctx, dout):
         flat, xA, gate, up, hA = ctx.saved_tensors
-        first, second = ctx.casts
+        first, second = ctx.groups
         dhidden, of_second = _gradients(second, _swiglu(gate, up), hA, [dout.reshape(-1, dout.shape[-1])], True)
         dx, of_first = _gradients(first, flat, xA, _swiglu_back(dhidden, gate, up), ctx.needs_input_grad[2])
         return None, None, None if dx is None else dx.view(ctx.shape), *of_first, *of_second
 
 
-def _outputs(cast, x_TD):
+def _outputs(group, x_TD):
     """(outputs [T, out] of a group's members, x A [T, R] or None).
 
     A LoRA member: x W + b + scale (x A^T) B^T with A [r, in], B [out, r] (PEFT's layout); W and b are frozen. A member
     trained in full: x W + b.
     """
-    xA = None if cast.A is None else torch.mm(x_TD, cast.A.t())
+    xA = None if group.A is None else torch.mm(x_TD, group.A.t())
     outputs = []
-    for weight, bias, B, own, _ in cast.rows:
+    for weight, bias, B, own, _ in group.rows:
         out = F.linear(x_TD, weight, bias)
         if B is not None:
-            out.addmm_(xA if len(cast.rows) == 1 else xA[:, own], B.t())
+            out.addmm_(xA if len(group.rows) == 1 else xA[:, own], B.t())
         outputs.append(out)
     return outputs, xA
 
 
-def _gradients(cast, x_TD, xA, douts, needs_dx):
-    """(dx or None, gradients in the order of `cast.trained`) from those of the outputs."""
+def _gradients(group, x_TD, xA, douts, needs_dx):
+    """(dx or None, gradients in the order of `group.trained`) from those of the outputs."""
     dxA = None if xA is None else torch.empty_like(xA)
     dx, found = None, []
-    for (weight, bias, B, own, _), dout in zip(cast.rows, douts):
+    for (weight, bias, B, own, _), dout in zip(group.rows, douts):
         if needs_dx:
             dx = torch.mm(dout, weight) if dx is None else dx.addmm_(dout, weight)
         if B is None:
             found += [_product(dout.t(), x_TD), None if bias is None else dout.sum(0, dtype=_wide(dout))]
             continue
-        part, dpart = (xA, dxA) if len(cast.rows) == 1 else (xA[:, own], dxA[:, own])
+        part, dpart = (xA, dxA) if len(group.rows) == 1 else (xA[:, own], dxA[:, own])
         torch.mm(dout, B, out=dpart)
         found += [None, _product(dout.t(), part)]
     if xA is not None:
         if needs_dx:
-            dx.addmm_(dxA, cast.A)
+            dx.addmm_(dxA, group.A)
         dA = _product(dxA.t(), x_TD)
-        for index, (*_, B, own, scale) in enumerate(cast.rows):
+        for index, (*_, B, own, scale) in enumerate(group.rows):
             if B is not None:
                 found[2 * index] = dA[own].mul_(scale)
     return dx, found

@@ -1,8 +1,10 @@
 """What every Hugging Face Trainer of ours shares: quiet arguments, progress lines with an ETA, a record per step."""
 
 import math
+import os
 import time
 
+import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from hybrid_lora.common import checkpoints
@@ -11,6 +13,15 @@ from hybrid_lora.common.progress import Progress
 
 QUIET = {"report_to": "none", "disable_tqdm": True, "logging_steps": 1, "logging_nan_inf_filter": False}
 # Every step must be in the record, but printing each is our callback's business, not the Trainer's.
+
+
+def recomputation():
+    """`gradient_checkpointing_kwargs`: how activations are recomputed.
+
+    Reentrant checkpointing makes no graph in the first pass and saves a GPU from waiting for the CPU; it does not go with
+    several processes. The numbers are the same.
+    """
+    return {"use_reentrant": torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", 1)) == 1}
 
 
 class Record(TrainerCallback):

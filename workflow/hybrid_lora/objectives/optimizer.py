@@ -19,7 +19,8 @@ class TwoRates:
                 for name, params in (("full", full), ("lora", lora))
                 if params
             ]
-            self.optimizer = torch.optim.AdamW(groups, weight_decay=self.args.weight_decay)
+            on_gpu = all(weight.is_cuda for weight in full + lora)  # one kernel there instead of a dozen passes over memory
+            self.optimizer = torch.optim.AdamW(groups, weight_decay=self.args.weight_decay, fused=on_gpu)
         return self.optimizer
 
     def log(self, logs, *args, **kwargs):

@@ -135,6 +135,7 @@ def _arguments(settings, seed, work, weights, run):
         bf16=settings["precision"] == "bf16",
         use_cpu=load.device().type == "cpu",  # without it bf16 asks for a GPU
         gradient_checkpointing=settings["gradient_checkpointing"],
+        gradient_checkpointing_kwargs=trainer.recomputation(),
         **(_engine(settings["vllm"]) if settings["rollouts"] == "vllm" else {}),
         seed=seed,
         save_strategy="steps",

@@ -62,6 +62,7 @@ def _arguments(settings, seed, work, run):
         bf16=settings["precision"] == "bf16",
         use_cpu=load.device().type == "cpu",  # without it bf16 asks for a GPU
         gradient_checkpointing=settings["gradient_checkpointing"],
+        gradient_checkpointing_kwargs=trainer.recomputation(),
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,

@@ -7,7 +7,7 @@ from hybrid_lora.common import checkpoints, code, manifest
 from hybrid_lora.common.files import directory_artifact, write_json
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus, history, samples
-from hybrid_lora.modeling import batches, hybrid, load, resuming, trainer
+from hybrid_lora.modeling import batches, fast_layers, hybrid, load, resuming, trainer
 from hybrid_lora.objectives import reporting, rl, sft
 from hybrid_lora.objectives.timing import PARTS
 from hybrid_lora.objectives.watching import Watch
@@ -46,6 +46,8 @@ def run(arguments):
     if watch:
         watch.trainer = built
     hybrid.to_fp32_trainable(built.model)
+    if settings["objective"]["fast_layers"] and fast_layers.usable(built):
+        fast_layers.apply(built.model)
     counts = placement.trainable_counts(built.model)
     print(f"{counts['fft']:,} parameters in full + {counts['lora']:,} LoRA of {counts['all']:,}", flush=True)
     resuming.train(record.quiet(built), record.what, best.problem)
