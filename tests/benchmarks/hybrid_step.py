@@ -28,13 +28,14 @@ from pathlib import Path
 import torch
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "workflow"), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow"))
 
 from hybrid_lora.allocation import select, shapes
 from hybrid_lora.modeling import candidates, fast_layers, hybrid
 from hybrid_lora.objectives import rl
 
+ROOT = Path(__file__).resolve().parents[2]
 SIDES = ("full", "full_plain", "hybrid", "hybrid_plain")
 
 
