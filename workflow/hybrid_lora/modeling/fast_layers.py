@@ -2,9 +2,9 @@
 
 PEFT adds a LoRA branch with half a dozen small kernels and elementwise passes a module, and autocast casts the weights
 trained in full again wherever they are used. Here all linears that read one input (q, k, v; gate and up; o; down) are one
-autograd function, `_Linears`: the products x A of its LoRA modules are one product, branches are added in place, the
-gradients of the shared input are summed in place, and no more is kept for the backward pass than x, x A and what the
-weights are. Trainable weights stay float32 and are cast for compute; their gradients are float32.
+autograd function over one matrix that holds all their weights, so that a group costs three products forward and five
+backward however many modules and branches it has, and no more is kept for the backward pass than x and x A. A gated MLP
+is one function with its activation inside. Trainable weights stay float32 and are cast for compute; their gradients are float32.
 
 PEFT's modules stay where they are and own every weight: saving, merging, `disable_adapter()` and vLLM's weight sync see
 what they always saw. A call that is not the plain one (adapter disabled or merged, LoRA dropout, a base of another dtype
@@ -132,8 +132,11 @@ class _Casts:
         self.stale, self.seen = True, None
         copies = [copy for group in self.groups for copy in group.copies]
         self.sources = [source for source, _, _ in copies]
-        self.targets = [target for _, target, _ in copies]
-        self.scaled = [(index, scale) for index, (_, _, scale) in enumerate(copies) if scale != 1]
+        # Dense targets first, as PyTorch copies a list in one go only where all are.
+        self.order = sorted(range(len(copies)), key=lambda i: not copies[i][1].is_contiguous())
+        self.dense = sum(target.is_contiguous() for _, target, _ in copies)
+        self.targets = [copies[i][1] for i in self.order]
+        self.scaled = [(place, copies[i][2]) for place, i in enumerate(self.order) if copies[i][2] != 1]
 
     def watch(self, base):
         """Handles of the hooks that look for changed weights before each forward pass."""
@@ -149,55 +152,66 @@ class _Casts:
         seen = [(weight.data_ptr(), weight._version) for weight in self.sources]
         if not self.stale and seen == self.seen:
             return
-        sources = [source.detach() for source in self.sources]
+        sources = [self.sources[i].detach() for i in self.order]
         if self.scaled:
             places, scales = zip(*self.scaled)
             for place, value in zip(places, torch._foreach_mul([sources[place] for place in places], list(scales))):
                 sources[place] = value
-        if sources:
-            torch._foreach_copy_(self.targets, sources)
+        for some in (slice(self.dense), slice(self.dense, None)):
+            if sources[some]:
+                torch._foreach_copy_(self.targets[some], sources[some])
         self.stale, self.seen = False, seen
 
 
 class _Group:
-    """Linears that read one input: the first one called computes all outputs, the others take theirs.
+    """Linears that read one input, as one: the first one called computes all outputs, the others take theirs.
 
-    dtype: of the frozen weights and of the computation. rows: (W, b, B or None, slice of A's rows, scale) of each member;
-    A is [R, in], those of all LoRA members below one another, times their scale. trained: the parameters in the order of
-    gradients, A and B [out, r] of a LoRA member, W and b (or None) of one trained in full. copies: (weight, where its cast
-    belongs, scale).
+    dtype: of the frozen weights and of the computation. W [O, in] and bias [O] hold the members' rows below one another:
+    frozen weights, which become views of it, and casts of those trained in full. A [R, in] holds the LoRA members' A's
+    below one another, B [O, R] their B's, zero where a row and a column are of different members. scaled_A, scaled_B: times
+    alpha / rank. trained: parameters in the order of gradients, A and B of a LoRA member, W and b (or None) of one in full.
+    copies: (weight, where its cast belongs, factor).
     """
 
     def __init__(self, members, dtype):
         self.members, self.dtype = members, dtype
         self.active = [(member, member._active_adapter) for member in members]
-        self.rows, self.trained, self.copies = [], [], []
-        loras = [member for member in members if isinstance(member, LoraLinear)]
-        ranks = [member.r[member.active_adapters[0]] for member in loras]
-        self.A = _like(loras[0].base_layer.weight, sum(ranks), loras[0].in_features) if loras else None
-        start = 0
-        for member in members:
-            start = self._add_lora(member, start) if isinstance(member, LoraLinear) else self._add_full(member, start)
+        self.rows, self.columns, self.trained, self.copies = [], [], [], []
+        linears = [_linear(member) for member in members]
+        for member, linear in zip(members, linears):
+            row, column = self._ends()
+            rank = member.r[member.active_adapters[0]] if isinstance(member, LoraLinear) else 0
+            self.rows.append(slice(row, row + linear.out_features))
+            self.columns.append(slice(column, column + rank))
+        new = functools.partial(torch.zeros, dtype=dtype, device=linears[0].weight.device)
+        (height, rank), width = self._ends(), linears[0].in_features
+        self.W = new(height, width)
+        self.bias = new(height) if any(linear.bias is not None for linear in linears) else None
+        self.A, self.scaled_A = (new(rank, width), new(rank, width)) if rank else (None, None)
+        self.B, self.scaled_B = (new(height, rank), new(height, rank)) if rank else (None, None)
+        for member, linear, row, column in zip(members, linears, self.rows, self.columns):
+            (self._add_lora if isinstance(member, LoraLinear) else self._add_full)(member, linear, row, column)
         self.x, self.waiting = None, {}
 
-    def _add_lora(self, member, start):
-        name, base = member.active_adapters[0], member.base_layer
-        A, B, scale = member.lora_A[name].weight, member.lora_B[name].weight, member.scaling[name]
-        own = slice(start, start + len(A))
-        cast = _like(base.weight, *B.shape)
-        self.rows.append((base.weight, base.bias, cast, own, scale))
-        self.trained += [A, B]
-        self.copies += [(A, self.A[own], scale), (B, cast, 1)]
-        return own.stop
+    def _ends(self):
+        return (self.rows[-1].stop, self.columns[-1].stop) if self.rows else (0, 0)
 
-    def _add_full(self, member, start):
-        linear = member.modules_to_save[member.active_adapters[0]]
-        weight = torch.empty_like(linear.weight, dtype=self.dtype, requires_grad=False)
-        bias = None if linear.bias is None else torch.empty_like(linear.bias, dtype=self.dtype, requires_grad=False)
-        self.rows.append((weight, bias, None, None, None))
+    @torch.no_grad()
+    def _add_lora(self, member, linear, row, column):
+        self.W[row] = linear.weight
+        linear.weight.data = self.W[row]
+        if linear.bias is not None:
+            self.bias[row] = linear.bias
+        name = member.active_adapters[0]
+        A, B, scale = member.lora_A[name].weight, member.lora_B[name].weight, member.scaling[name]
+        self.trained += [A, B]
+        self.copies += [(A, self.A[column], 1), (A, self.scaled_A[column], scale)]
+        self.copies += [(B, self.B[row, column], 1), (B, self.scaled_B[row, column], scale)]
+
+    def _add_full(self, member, linear, row, column):
         self.trained += [linear.weight, linear.bias]
-        self.copies += [(linear.weight, weight, 1)] + ([] if bias is None else [(linear.bias, bias, 1)])
-        return start
+        self.copies += [(linear.weight, self.W[row], 1)]
+        self.copies += [] if linear.bias is None else [(linear.bias, self.bias[row], 1)]
 
     def ready(self, x):
         """Whether PEFT would do the plain thing for all members, in the dtype that the frozen weights have."""
@@ -217,8 +231,9 @@ class _Group:
         return out
 
 
-def _like(weight, *shape):
-    return torch.empty(shape, dtype=weight.dtype, device=weight.device)
+def _linear(member):
+    """The linear whose weights count: the frozen one below a LoRA branch, or the one trained in full."""
+    return member.base_layer if isinstance(member, LoraLinear) else member.modules_to_save[member.active_adapters[0]]
 
 
 def _compute_dtype(x):
@@ -231,17 +246,18 @@ class _Linears(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, group, x, *trained):
-        flat = x.reshape(-1, x.shape[-1])
-        outputs, xA = _outputs(group, flat)
-        ctx.save_for_backward(flat, xA)
+        x_TD = x.reshape(-1, x.shape[-1])
+        out, xA = _outputs(group, x_TD)
+        ctx.save_for_backward(x_TD, xA)
         ctx.group, ctx.shape = group, x.shape
-        return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
+        shape = x.shape[:-1]
+        return tuple(out[:, row].unflatten(0, shape) for row in group.rows)
 
     @staticmethod
     def backward(ctx, *gradients):
-        flat, xA = ctx.saved_tensors
         douts = [dout.reshape(-1, dout.shape[-1]) for dout in gradients]
-        dx, found = _gradients(ctx.group, flat, xA, douts, ctx.needs_input_grad[1])
+        dout = douts[0] if len(douts) == 1 else torch.cat(douts, 1)
+        dx, found = _gradients(ctx.group, *ctx.saved_tensors, dout, ctx.needs_input_grad[1])
         return None, None if dx is None else dx.view(ctx.shape), *found
 
 
@@ -250,71 +266,68 @@ class _GatedMLP(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, first, second, x, *trained):
-        flat = x.reshape(-1, x.shape[-1])
-        (gate, up), xA = _outputs(first, flat)
-        hidden = _swiglu(gate, up)
-        (out,), hA = _outputs(second, hidden)
-        ctx.save_for_backward(flat, xA, gate, up, hA)
+        x_TD = x.reshape(-1, x.shape[-1])
+        both, xA = _outputs(first, x_TD)
+        out, hA = _outputs(second, _swiglu(both))
+        ctx.save_for_backward(x_TD, xA, both, hA)
         ctx.groups, ctx.shape = (first, second), x.shape
         return out.view(x.shape[:-1] + out.shape[-1:])
 
     @staticmethod
     def backward(ctx, dout):
-        flat, xA, gate, up, hA = ctx.saved_tensors
+        x_TD, xA, both, hA = ctx.saved_tensors
         first, second = ctx.groups
-        dhidden, of_second = _gradients(second, _swiglu(gate, up), hA, [dout.reshape(-1, dout.shape[-1])], True)
-        dx, of_first = _gradients(first, flat, xA, _swiglu_back(dhidden, gate, up), ctx.needs_input_grad[2])
+        dhidden, of_second = _gradients(second, _swiglu(both), hA, dout.reshape(-1, dout.shape[-1]), True)
+        dx, of_first = _gradients(first, x_TD, xA, _swiglu_back(dhidden, both), ctx.needs_input_grad[2])
         return None, None, None if dx is None else dx.view(ctx.shape), *of_first, *of_second
 
 
 def _outputs(group, x_TD):
-    """(outputs [T, out] of a group's members, x A [T, R] or None).
+    """(outputs [T, O] of all members, scale * x A^T [T, R] or None).
 
     A LoRA member: x W + b + scale (x A^T) B^T with A [r, in], B [out, r] (PEFT's layout); W and b are frozen. A member
     trained in full: x W + b.
     """
-    xA = None if group.A is None else torch.mm(x_TD, group.A.t())
-    outputs = []
-    for weight, bias, B, own, _ in group.rows:
-        out = F.linear(x_TD, weight, bias)
-        if B is not None:
-            out.addmm_(xA if len(group.rows) == 1 else xA[:, own], B.t())
-        outputs.append(out)
-    return outputs, xA
+    out = F.linear(x_TD, group.W, group.bias)
+    if group.A is None:
+        return out, None
+    xA = torch.mm(x_TD, group.scaled_A.t())
+    return out.addmm_(xA, group.B.t()), xA
 
 
-def _gradients(group, x_TD, xA, douts, needs_dx):
-    """(dx or None, gradients in the order of `group.trained`) from those of the outputs."""
-    dxA = None if xA is None else torch.empty_like(xA)
-    dx, found = None, []
-    for (weight, bias, B, own, _), dout in zip(group.rows, douts):
-        if needs_dx:
-            dx = torch.mm(dout, weight) if dx is None else dx.addmm_(dout, weight)
-        if B is None:
-            found += [_product(dout.t(), x_TD), None if bias is None else dout.sum(0, dtype=_wide(dout))]
-            continue
-        part, dpart = (xA, dxA) if len(group.rows) == 1 else (xA[:, own], dxA[:, own])
-        torch.mm(dout, B, out=dpart)
-        found += [None, _product(dout.t(), part)]
+def _gradients(group, x_TD, xA, dout, needs_dx):
+    """(dx or None, gradients in the order of `group.trained`) from that of the outputs [T, O]."""
+    dx = torch.mm(dout, group.W) if needs_dx else None
+    dA = dB = None
     if xA is not None:
+        dxA = torch.mm(dout, group.scaled_B)
         if needs_dx:
             dx.addmm_(dxA, group.A)
-        dA = _product(dxA.t(), x_TD)
-        for index, (*_, B, own, scale) in enumerate(group.rows):
-            if B is not None:
-                found[2 * index] = dA[own].mul_(scale)
+        dA, dB = _product(dxA.t(), x_TD), _product(dout.t(), xA)
+    found = []
+    for row, column, bias in zip(group.rows, group.columns, group.trained[1::2]):
+        if column.start != column.stop:
+            found += [dA[column], dB[row, column]]
+            continue
+        own = dout[:, row]
+        found += [_product(own.t(), x_TD), None if bias is None else own.sum(0, dtype=_wide(dout))]
     return dx, found
 
 
-def _swiglu(gate, up):
-    return kernels().swiglu_forward(gate, up) if gate.is_cuda else F.silu(gate) * up
+def _swiglu(both):
+    """silu(gate) * up [T, F] of gate and up side by side [T, 2 F]."""
+    if both.is_cuda:
+        return kernels().swiglu_of_pair(both)
+    gate, up = both.chunk(2, 1)
+    return F.silu(gate) * up
 
 
-def _swiglu_back(dout, gate, up):
-    """Gradients of gate and up."""
-    if gate.is_cuda:
-        return kernels().swiglu_backward(dout, gate, up)
-    return torch.ops.aten.silu_backward(dout * up, gate), dout * F.silu(gate)
+def _swiglu_back(dout, both):
+    """Gradients of gate and up, side by side."""
+    if both.is_cuda:
+        return kernels().swiglu_of_pair_backward(dout, both)
+    gate, up = both.chunk(2, 1)
+    return torch.cat([torch.ops.aten.silu_backward(dout * up, gate), dout * F.silu(gate)], 1)
 
 
 @functools.cache
