@@ -158,7 +158,7 @@ def test_files_of_math_without_ids_may_lack_answers(tmp_path, capsys):
     assert [(row["id"], row["gold"]) for row in made] == [("1", "1"), ("2", None), ("3", None)]
     assert facts["without_gold"] == ["2", "3"]
     assert "2 have no answer and cannot be judged" in capsys.readouterr().err
-    with pytest.raises(UserError, match="row 2: column 'answer' is empty"):
+    with pytest.raises(UserError, match="row 2: column 'answer' is a NoneType"):
         make(tmp_path, "math-500", rows_file(tmp_path, [{**row, "unique_id": str(i)} for i, row in enumerate(rows)]), 3)
     with pytest.raises(UserError, match="row 2: column 'unique_id' is missing"):
         make(tmp_path, "math-500", rows_file(tmp_path, [MATH, rows[0]]), 2)
