@@ -19,6 +19,7 @@ LAYERS = {
     "objectives": {"objectives", "modeling", "grading", "contracts", "common"},
     "config": {"config", "contracts", "common"},
     "export": {"export", "modeling", "contracts", "common"},
+    "provenance": {"provenance", "config", "contracts", "common"},
 }
 MODULE_STAGES = [stage for stage in STAGES if stage != "config"]
 

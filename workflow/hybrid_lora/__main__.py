@@ -9,6 +9,7 @@ from hybrid_lora.common import cli
 STAGES = ("config", "data", "model", "probe", "scores", "allocation", "training", "evaluation", "report")
 LIBRARIES = ("grading",)  # below the stages, with commands of their own
 COMMANDS = ("export",)  # across the stages, each a command itself
+ACROSS = ("provenance",)  # their commands look at all stages and stand beside them
 
 
 def parser():
@@ -22,6 +23,8 @@ def parser():
         stage.add_commands(sub.add_subparsers(dest="command", required=True, metavar="command"))
     for name in COMMANDS:
         importlib.import_module(f"hybrid_lora.{name}.__main__").add_command(stages)
+    for name in ACROSS:
+        importlib.import_module(f"hybrid_lora.{name}.__main__").add_commands(stages)
     return top
 
 

@@ -36,7 +36,7 @@ def describe(stage, settings, inputs, code, outputs=(), **extra):
         "settings": settings,
         "settings_sha256": sha256_json(settings),
         "inputs": {name: {str(p): sha256_file(p) for p in paths} for name, paths in files.items()},
-        "code": {_code_name(p): sha256_file(p) for p in sorted(map(str, code))},
+        "code": {code_name(p): sha256_file(p) for p in sorted(map(str, code))},
         "outputs": {path.name: sha256_file(path) for path in outputs},
         "sizes": {path.name: path.stat().st_size for path in outputs},
         "packages": packages(),
@@ -61,9 +61,11 @@ def write_beside(artifact, stage, settings, inputs, code, **extra):
     write_json(f"{artifact}.manifest.json", describe(stage, settings, inputs, code, [artifact], **extra))
 
 
-def _code_name(path):
-    parts = Path(path).parts
-    return "/".join(parts[parts.index("hybrid_lora") :]) if "hybrid_lora" in parts else Path(path).name
+@functools.cache
+def code_name(path):
+    """A Python file's name in manifests: its path from the package on, wherever (and in whatever folder) the checkout lies."""
+    parts = Path(path).parts[::-1]
+    return "/".join(parts[parts.index("hybrid_lora") :: -1]) if "hybrid_lora" in parts else Path(path).name
 
 
 @functools.cache

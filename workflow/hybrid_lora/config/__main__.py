@@ -6,26 +6,22 @@ from pathlib import Path
 
 from hybrid_lora.common import cli
 
-DEFAULT = "config/config.yaml"  # what the Snakefile names
-
 
 def add_commands(subparsers):
     """The stage's commands."""
-    check = cli.command(subparsers, "check", _check, "say what is configured, or the first mistake", with_settings=False)
-    check.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help=f"laid over {DEFAULT}, as for snakemake")
-    check.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="laid over the files, as for snakemake")
+    add_options(cli.command(subparsers, "check", _check, "say what is configured, or the first mistake", with_settings=False))
+
+
+def add_options(parser):
+    """--configfile and --config, as `snakemake` has them."""
+    parser.add_argument("--configfile", nargs="+", default=[], metavar="FILE", help="laid over config/config.yaml")
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="laid over the files")
 
 
 def _check(arguments):
-    from hybrid_lora.config import layers, load
+    from hybrid_lora.config import loading
 
-    base = Path.cwd()
-    files = [DEFAULT, *(file for file in arguments.configfile if file != DEFAULT)]
-    values = {}
-    for file in files:
-        values = layers.merge(values, layers.read_yaml(file))
-    values = layers.merge(values, layers.command_line(arguments.config))
-    config = load(values, files, base)
+    config = loading.read(arguments.configfile, arguments.config, Path.cwd())
     trained = sum(run.objective is not None for run in config.runs)
     models = sorted({run.model for run in config.runs})
     benchmarks = config.values["evaluation"]["benchmarks"]

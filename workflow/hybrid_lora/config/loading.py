@@ -6,7 +6,9 @@ from pathlib import Path
 from hybrid_lora.config import checks, layers, runs, schema
 from hybrid_lora.config.runs import Run
 
-__all__ = ["Config", "Run", "load"]
+__all__ = ["DEFAULT", "Config", "Run", "load", "read"]
+
+DEFAULT = "config/config.yaml"  # what the Snakefile names
 
 
 @dataclass(frozen=True)
@@ -30,3 +32,12 @@ def load(values, files, base):
     table = runs.read(filled, base, origin)
     checks.check(filled, table, base, origin)
     return Config(filled, [row.run for row in table])
+
+
+def read(configfiles, assignments, base):
+    """The checked configuration of files laid over config/config.yaml, and of key=value texts over those, as for `snakemake`."""
+    files = [DEFAULT, *(file for file in configfiles if file != DEFAULT)]
+    values = {}
+    for file in files:
+        values = layers.merge(values, layers.read_yaml(Path(base, file)))
+    return load(layers.merge(values, layers.command_line(assignments)), files, base)
