@@ -1,5 +1,8 @@
 """provenance: what artifacts were made from, against today's configuration, inputs and code."""
 
+import contextlib
+import os
+import sys
 from pathlib import Path
 
 from hybrid_lora.common import cli
@@ -24,13 +27,15 @@ def add_commands(subparsers):
 def _why(arguments):
     from hybrid_lora.provenance import why
 
-    why.run(arguments)
+    with _into_a_pipe():
+        why.run(arguments)
 
 
 def _status(arguments):
     from hybrid_lora.provenance import status
 
-    status.run(arguments)
+    with _into_a_pipe():
+        status.run(arguments)
 
 
 def _verify(arguments):
@@ -44,3 +49,13 @@ def _adopt(arguments):
     from hybrid_lora.provenance import adopt
 
     adopt.run(arguments)
+
+
+@contextlib.contextmanager
+def _into_a_pipe():
+    """Whoever reads may stop early, as `head` does."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
