@@ -8,7 +8,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "workflow")]
 
-from cluster import Cluster, Unavailable  # noqa: E402
+from cluster import Cluster  # noqa: E402
+from machine import Unavailable  # noqa: E402
 from pipelines import clone, run_locally  # noqa: E402
 
 

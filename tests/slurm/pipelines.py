@@ -23,9 +23,9 @@ def clone(target):
 class Pipeline:
     """`snakemake --profile slurm` in `folder`, in the background; `said` is what it has printed so far."""
 
-    def __init__(self, folder, environment, arguments=(), profile="slurm"):
+    def __init__(self, folder, environment, arguments=(), options=(*CONFIG, *QUICK)):
         self.folder, self.log = folder, folder / f"snakemake-{time.time():.0f}.txt"
-        command = [sys.executable, "-m", "snakemake", "--profile", profile, *CONFIG, *QUICK, *arguments]
+        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *options, *arguments]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=user_environment(folder, environment), stdout=log, stderr=log, start_new_session=True
@@ -60,9 +60,9 @@ def unlock(folder, environment):
     subprocess.run(command, cwd=folder, env=user_environment(folder, environment), check=True, capture_output=True)
 
 
-def run_locally(folder):
-    """The undisturbed run on this machine that others are compared with."""
-    command = [sys.executable, "-m", "snakemake", *CONFIG, "--cores", "2", "--scheduler", "greedy", "--show-failed-logs"]
+def run_locally(folder, options=CONFIG, cores=2):
+    """An undisturbed run on this machine; returns its results/."""
+    command = [sys.executable, "-m", "snakemake", *options, "--cores", str(cores), "--scheduler", "greedy", "--show-failed-logs"]
     done = subprocess.run(
         command, cwd=folder, env=user_environment(folder), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

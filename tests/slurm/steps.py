@@ -8,7 +8,7 @@ import subprocess
 import psutil
 import pytest
 from artifacts import files
-from cluster import wait_for
+from machine import wait_for
 from pipelines import Pipeline
 
 PATIENCE = 240  # seconds; a busy machine needs a minute for a job's nested starts

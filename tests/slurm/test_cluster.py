@@ -5,7 +5,8 @@ import time
 
 import psutil
 import pytest
-from cluster import LINK, Cluster, Unavailable, wait_for
+from cluster import LINK, Cluster
+from machine import Unavailable, wait_for
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["without slurmdbd", "with slurmdbd"])

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from artifacts import differences
-from cluster import wait_for
+from machine import wait_for
 from pipelines import Pipeline, clone, unlock
 from steps import Story
 
