@@ -11,7 +11,7 @@ from artifacts import files
 from machine import wait_for
 from pipelines import Pipeline
 
-PATIENCE = 240  # seconds; a busy machine needs a minute for a job's nested starts
+PATIENCE = 480  # seconds; a busy machine needs minutes for what takes seconds
 
 
 class Story:
