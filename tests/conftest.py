@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from samples import conversations
+from samples import conversations, tiny_model
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "workflow"))
@@ -32,34 +32,4 @@ def corpus_files(tmp_path_factory):
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     """results/models/tiny: a 2-layer random Qwen2 (biases on q, k, v) as the model stage leaves it."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    from hybrid_lora.common.files import directory_artifact
-    from hybrid_lora.model import publish, tokenizer
-
-    out = tmp_path_factory.mktemp("models") / "tiny"
-    words = tokenizer.train([row["messages"] for row in conversations(64)], 300)
-    torch.manual_seed(0)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(words),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-            tie_word_embeddings=True,
-        )
-    )
-    for name, parameter in model.named_parameters():  # transformers zeroes biases; a test needs to see them
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.1)
-    with directory_artifact(out) as folder:
-        model.save_pretrained(folder)
-        words.save_pretrained(folder)
-        publish.describe(folder, "tiny", None, "model.pretrain", {}, {})
-    return out
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
