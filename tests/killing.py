@@ -237,11 +237,11 @@ def uninterrupted(starter, materials, job, out, **change):
 
 
 def killed(starter, materials, job, out, times, seed, limit=60, **change):
-    """Attempts until one ends by itself; times: of `uninterrupted`. A seventh of the kills falls into the start."""
+    """Attempts until one ends by itself; times: of `uninterrupted`. A seventh of later kills falls into the start."""
     draw, attempts, (first, steps) = random.Random(seed), [], times
     while len(attempts) < limit:
         command = starter.start(materials.command(job, out, **change), out / f"log-{len(attempts)}")
-        early = draw.random() < 1 / 7
+        early = attempts and draw.random() < 1 / 7
         delay = draw.uniform(0, first if early else 0.5 * steps)
         if not early:
             command.wait(lambda now=command: now.step() >= 0)

@@ -193,6 +193,21 @@ def test_run_killed_before_its_policy_is_published(steps, tmp_path, model_folder
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
+def test_run_killed_after_its_policy_is_published(tmp_path, model_folder, corpus_files, capsys):
+    """Nothing is trained again, unless it would be another run, or not all of it is there."""
+    run(tmp_path, model_folder, corpus_files, "sft", "lora")
+    capsys.readouterr()
+    run(tmp_path, model_folder, corpus_files, "sft", "lora")
+    assert capsys.readouterr().out.startswith("all is published already")
+    (tmp_path / ".policy.abc.tmp").mkdir()  # as a process leaves it that is killed while it publishes
+    run(tmp_path, model_folder, corpus_files, "sft", "lora", seed=1)
+    assert "kept step" in capsys.readouterr().out
+    assert not (tmp_path / ".policy.abc.tmp").exists()
+    (tmp_path / "samples.parquet.manifest.json").unlink()
+    run(tmp_path, model_folder, corpus_files, "sft", "lora", seed=1)
+    assert "kept step" in capsys.readouterr().out
+
+
 def test_seeds_make_a_difference_and_nothing_else_does(tmp_path, model_folder, corpus_files):
     one = run(tmp_path / "a", model_folder, corpus_files, "gspo", "lora")
     torch.manual_seed(99)

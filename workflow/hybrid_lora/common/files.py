@@ -1,6 +1,7 @@
 """Atomic files: whatever is at its final path is complete, and a failed write leaves what was there before."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -79,6 +80,13 @@ def sha256_json(value):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def remove_rests(*paths):
+    """Remove what processes that were killed while they wrote `paths` have left beside them; nobody else may write these."""
+    for path in map(Path, paths):
+        for rest in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            shutil.rmtree(rest, ignore_errors=True) if rest.is_dir() else rest.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def directory_artifact(path, last="manifest.json"):
     """Yield a temporary folder whose files replace those of `path` at the end.
@@ -88,6 +96,7 @@ def directory_artifact(path, last="manifest.json"):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_rests(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         yield temporary

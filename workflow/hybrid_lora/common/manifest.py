@@ -15,7 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from hybrid_lora.common.files import sha256_file, sha256_json, write_json
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.common.files import read_json, sha256_file, sha256_json, write_json
 
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "trl", "vllm", "math-verify", "pyarrow", "matplotlib", "snakemake")
@@ -59,6 +60,21 @@ def seal(about):
 def write_beside(artifact, stage, settings, inputs, code, **extra):
     """Write `<artifact>.manifest.json` for a finished file."""
     write_json(f"{artifact}.manifest.json", describe(stage, settings, inputs, code, [artifact], **extra))
+
+
+def tells(path, settings, inputs, code):
+    """Whether the manifest at `path` exists, is whole and tells of these settings, inputs and code, as for `describe`."""
+    try:
+        about = read_json(path)
+        files = {name: [paths] if isinstance(paths, str | os.PathLike) else list(paths) for name, paths in inputs.items()}
+        return (
+            about["sha256"] == seal(about)
+            and about["settings_sha256"] == sha256_json(settings)
+            and about["inputs"] == {name: {str(p): sha256_file(p) for p in paths} for name, paths in files.items()}
+            and about["code"] == {code_name(p): sha256_file(p) for p in sorted(map(str, code))}
+        )
+    except (UserError, KeyError, TypeError):
+        return False
 
 
 @functools.cache

@@ -2,9 +2,10 @@
 
 import platform
 import shutil
+from pathlib import Path
 
 from hybrid_lora.common import checkpoints, code, manifest
-from hybrid_lora.common.files import directory_artifact, write_json
+from hybrid_lora.common.files import directory_artifact, remove_rests, write_json
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus, history, samples
 from hybrid_lora.modeling import batches, fast_layers, hybrid, load, resuming, trainer
@@ -33,7 +34,12 @@ def run(arguments):
     allocation = next(iter(arguments.allocation), None)
     if allocation:
         inputs["allocation"] = allocation
-    work = open_state(arguments.state, settings, inputs.values(), code.sources(ENTRY, settings))
+    closure = code.sources(ENTRY, settings)
+    if not arguments.state.exists() and all(manifest.tells(p, settings, inputs, closure) for p in _manifests(arguments)):
+        print("all is published already, by a process that was killed after that; nothing to do", flush=True)
+        return
+    work = open_state(arguments.state, settings, inputs.values(), closure)
+    remove_rests(arguments.out, arguments.history, arguments.trainable, arguments.samples)
     words = load.tokenizer(arguments.model)
     full = settings["placement"] == "full"  # everything is trained, and the KL's reference is computed as the policy is
     model = load.model(arguments.model, "float32" if full else settings["objective"]["dtype"])
@@ -77,6 +83,11 @@ def _keep_best(words, rows, objective, work):
     encoded = [(ids, prompt) for ids, prompt in encoded if prompt < len(ids)]
     size = max(objective["device_batch_size"], 1)
     return KeepBest(work, encoded, words.pad_token_id, objective["validation"]["every"], size, objective["precision"] == "bf16")
+
+
+def _manifests(arguments):
+    files = (arguments.history, arguments.trainable, arguments.samples)
+    return [arguments.out / "manifest.json", *(Path(f"{path}.manifest.json") for path in files)]
 
 
 def _publish(arguments, inputs, words, record, best, counts):
