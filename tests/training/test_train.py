@@ -152,16 +152,16 @@ def test_lora_and_full_placements(tmp_path, model_folder, corpus_files):
 @pytest.mark.parametrize("objective", ["sft", "gspo"])
 def test_killed_run_goes_on_to_the_same_policy(objective, tmp_path, model_folder, corpus_files, allocated, monkeypatch):
     whole = run(tmp_path / "whole", model_folder, corpus_files, objective, allocation=[allocated])
-    measure = validation.KeepBest.measure
+    measure = validation.NextTokenLoss.__call__
     calls = []
 
-    def dies(self, model):
+    def dies(self, *args):
         calls.append(1)
         if len(calls) == 2:  # at step 4, after the checkpoint of step 2
             raise KeyboardInterrupt
-        return measure(self, model)
+        return measure(self, *args)
 
-    monkeypatch.setattr(validation.KeepBest, "measure", dies)
+    monkeypatch.setattr(validation.NextTokenLoss, "__call__", dies)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", model_folder, corpus_files, objective, allocation=[allocated])
     assert not (tmp_path / "cut/policy").exists()
@@ -284,3 +284,19 @@ def test_what_there_is_to_watch(tmp_path, model_folder, corpus_files, allocated,
 def test_sft_keeps_no_samples(tmp_path, model_folder, corpus_files):
     run(tmp_path, model_folder, corpus_files, "sft", "lora", steps=1)
     assert samples.read(tmp_path / "samples.parquet") == []
+
+
+def test_validation_reward_chooses_the_checkpoint(tmp_path, model_folder, corpus_files):
+    """Length alone is rewarded, so a policy that learns to stop early gets a higher reward, whatever its loss."""
+    change = {"validation": {"every": 2, "rows": 8, "metric": "reward"}, "steps": 8, "learning_rate": {"full": 0.02, "lora": 0.05}}
+    records = run(tmp_path, model_folder, corpus_files, "gspo", "lora", **change)
+    rewards = {r["step"]: r["validation_reward"] for r in records if r["validation_reward"] is not None}
+    losses = {r["step"]: r["validation_loss"] for r in records if r["validation_loss"] is not None}
+    assert list(rewards) == list(losses) == [2, 4, 6, 8]
+    assert len(set(rewards.values())) > 1
+    about = json.loads((tmp_path / "policy/manifest.json").read_text())
+    selected = about["selected_step"]
+    assert selected == max(rewards, key=rewards.get) != min(losses, key=losses.get)
+    assert (about["validation_reward"], about["validation_loss"]) == (rewards[selected], losses[selected])
+    again = run(tmp_path / "again", model_folder, corpus_files, "gspo", "lora", **change)
+    assert [r["validation_reward"] for r in again] == [r["validation_reward"] for r in records]

@@ -5,15 +5,17 @@ import shutil
 from pathlib import Path
 
 from hybrid_lora.common import checkpoints, code, manifest
+from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import directory_artifact, remove_rests, write_json
 from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus, history, samples
 from hybrid_lora.modeling import batches, fast_layers, hybrid, load, resuming, trainer
-from hybrid_lora.objectives import reporting, rl, sft
+from hybrid_lora.objectives import reporting, rewards, rl, sft
+from hybrid_lora.objectives.held_out import MeanReward
 from hybrid_lora.objectives.timing import PARTS
 from hybrid_lora.objectives.watching import Watch
 from hybrid_lora.training import placement, publishing
-from hybrid_lora.training.validation import KeepBest
+from hybrid_lora.training.validation import KeepBest, NextTokenLoss
 
 ENTRY = "hybrid_lora.training.train"
 CHOICES = {
@@ -49,8 +51,10 @@ def run(arguments):
     watch = _watch(settings["objective"], work)
     callbacks = [record, watch, best] if watch else [record, best]
     built = _build(model, peft, words, corpus.read(arguments.train), settings, work, callbacks, arguments.workers)
+    best.trainer = built
     if watch:
         watch.trainer = built
+        best.reward = _reward(built, corpus.read(arguments.val), settings["objective"])
     hybrid.to_fp32_trainable(built.model)
     if settings["objective"]["fast_layers"] and fast_layers.usable(built):
         fast_layers.apply(built.model)
@@ -76,13 +80,24 @@ def _watch(objective, work):
     return Watch(objective["samples"], reporting.chosen()["variance_patience"], work / "samples.json")
 
 
+def _reward(built, rows, objective):
+    """What measures the reward on validation rows, or None where the loss alone chooses."""
+    if objective["validation"]["metric"] != "reward":
+        return None
+    rows = sorted(rewards.verifiable(rows, objective["sources"]), key=lambda row: row["id"])[: objective["validation"]["rows"]]
+    if not rows:
+        raise UserError("objectives.*.validation.metric is reward, but no validation row can be verified; use nll")
+    return MeanReward(built, rows)
+
+
 def _keep_best(words, rows, objective, work):
     rows = sorted(rows, key=lambda row: row["id"])[: objective["validation"]["rows"]]
     limit = objective.get("max_length") or 8192
     encoded = [batches.encode(words, row["messages"], limit) for row in rows]
     encoded = [(ids, prompt) for ids, prompt in encoded if prompt < len(ids)]
     size = max(objective["device_batch_size"], 1)
-    return KeepBest(work, encoded, words.pad_token_id, objective["validation"]["every"], size, objective["precision"] == "bf16")
+    measure = NextTokenLoss(encoded, words.pad_token_id, size, objective["precision"] == "bf16")
+    return KeepBest(work, measure, objective["validation"]["every"])
 
 
 def _manifests(arguments):
@@ -93,13 +108,16 @@ def _manifests(arguments):
 def _publish(arguments, inputs, words, record, best, counts):
     records = record.history()
     by_step = {r["step"]: r for r in records}
-    for step, value in best.losses.items():
-        by_step.setdefault(step, {"step": step, "elapsed_s": 0.0})["validation_loss"] = value
+    for name, values in (("validation_loss", best.losses), ("validation_reward", best.rewards)):
+        for step, value in values.items():
+            by_step.setdefault(step, {"step": step, "elapsed_s": 0.0})[name] = value
     history.write(arguments.history, records, {"run": arguments.settings["run"]})
     write_json(arguments.trainable, counts)
-    selected = min(best.losses, key=best.losses.get)
+    selected = best.selected()
     closure = code.sources(ENTRY, arguments.settings)
     extra = {"selected_step": selected, "validation_loss": best.losses[selected], "trainable": counts}
+    if best.rewards:
+        extra["validation_reward"] = best.rewards[selected]
     about = {**extra, "settings": arguments.settings, "packages": manifest.packages(), "python": platform.python_version()}
     with directory_artifact(arguments.out) as folder:
         for file in best.folder().iterdir():

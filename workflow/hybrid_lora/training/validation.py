@@ -1,4 +1,7 @@
-"""Checkpoint selection: every N steps the loss on held-out verified traces; the lowest is kept (Section 4.3)."""
+"""Checkpoint selection: every N steps the loss on held-out verified traces; the lowest is kept (Section 4.3).
+
+Option, not the paper's: the highest mean reward on their prompts.
+"""
 
 import contextlib
 import math
@@ -12,87 +15,139 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json
 from hybrid_lora.modeling import batches, loss
 
+NAMES = ("validation_loss", "validation_reward")
+
 
 class KeepBest(TrainerCallback):
-    """Measures the validation loss (nats per target token) and keeps the policy with the lowest as `work/best-{step}`.
+    """Measures the validation loss and keeps the policy with the lowest, or the highest reward, as `work/best-{step}`.
 
-    The last step is measured too. `losses` is {step: loss}. They stand in the Trainer's log, so a resumed run has those up to
-    its checkpoint; beside the best policy of now, those that the checkpoints would resume with are kept.
+    measure(model, rank, processes): the loss; reward: None, or a function without arguments, then rewards are measured too and
+    choose. The last step is measured as well. `losses` and `rewards` are {step: value}. They stand in the Trainer's log, so a
+    resumed run has those up to its checkpoint; beside the best policy of now, those that the checkpoints would resume with are
+    kept. `trainer` must be set before training.
     """
 
-    def __init__(self, work, encoded, pad_id, every, batch_size, autocast):
-        self.work, self.encoded, self.pad_id = work, encoded, pad_id
-        self.every, self.batch_size, self.autocast = every, batch_size, autocast
-        self.losses = {}
+    def __init__(self, work, measure, every, reward=None):
+        self.work, self.measure, self.every, self.reward = work, measure, every, reward
+        self.losses, self.rewards, self.trainer = {}, {}, None
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Take up what was measured before the checkpoint."""
-        self.losses = _measured(state.log_history)
+        self.losses, self.rewards = (_measured(state.log_history, name) for name in NAMES)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        """Measure, and save if it is the lowest so far."""
+        """Measure, and save if it is the best so far."""
         step = state.global_step
         if step % self.every and step != state.max_steps:
             return
-        value = self.measure(model)
+        value = self.measure(model, args.process_index, args.world_size)
         if not math.isfinite(value):
             raise UserError(f"validation loss is {value} at step {step}; try a lower learning rate")
-        best = min(self.losses.values(), default=float("inf"))
         self.losses[step] = value
-        print(f"validation loss {value:.4f} at step {step}" + (" (lowest so far)" if value < best else ""), flush=True)
-        state.log_history.append({"step": step, "epoch": state.epoch, "validation_loss": value})
-        if value < best:
-            with checkpoints.saving(self.work, f"best-{step}") as folder:
-                save_policy(model, folder)
+        entry = {"validation_loss": value}
+        if self.reward:
+            self.rewards[step] = entry["validation_reward"] = self.reward()
+        best = self.selected() == step
+        shown = ", ".join(f"{name.replace('_', ' ')} {number:.4f}" for name, number in entry.items())
+        if state.is_world_process_zero:
+            print(f"{shown} at step {step}" + (" (best so far)" if best else ""), flush=True)
+        state.log_history.append({"step": step, "epoch": state.epoch, **entry})
+        if best:
+            self._save(model, f"best-{step}")
+
+    def _save(self, model, name):
+        accelerator = self.trainer.accelerator
+        # Of a sharded model all processes gather the weights, one writes them.
+        whole = accelerator.get_state_dict(self.trainer.model_wrapped) if sharded(accelerator) else None
+        if accelerator.is_main_process:
+            with checkpoints.saving(self.work, name) as folder:
+                save_policy(accelerator.unwrap_model(model), folder, whole)
+        accelerator.wait_for_everyone()
 
     def on_save(self, args, state, control, **kwargs):
         """Remove policies that no checkpoint needs any more."""
+        if not state.is_world_process_zero:
+            return
         steps = [*checkpoints.steps(self.work), state.global_step]
-        needed = {_lowest({k: v for k, v in self.losses.items() if k <= step}) for step in steps}
+        needed = {_best(*({k: v for k, v in d.items() if k <= step} for d in (self.losses, self.rewards))) for step in steps}
         for folder in self.work.glob("best-*"):
             if folder.name not in {f"best-{step}" for step in needed}:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def folder(self):
-        """The policy with the lowest loss, as `save_policy` left it."""
-        return self.work / f"best-{_lowest(self.losses)}"
+        """The best policy, as `save_policy` left it."""
+        return self.work / f"best-{self.selected()}"
+
+    def selected(self):
+        """The step of the best policy so far."""
+        return _best(self.losses, self.rewards)
 
     def problem(self, checkpoint):
         """Why the best policy that belongs to a checkpoint cannot be used, or None."""
-        best = _lowest(_measured(read_json(checkpoint / "trainer_state.json")["log_history"]))
+        history = read_json(checkpoint / "trainer_state.json")["log_history"]
+        best = _best(*(_measured(history, name) for name in NAMES))
         reason = best is not None and checkpoints.problem(self.work / f"best-{best}")
         return f"its best policy, best-{best}: {reason}" if reason else None
 
+
+class NextTokenLoss:
+    """Mean negative log-likelihood per target token (nats) over validation rows, which processes share.
+
+    encoded: list of (ids, length of the prompt); autocast: compute in bf16. Every process makes as many forward passes, as
+    sharded models need; those beyond the rows do not count.
+    """
+
+    def __init__(self, encoded, pad_id, batch_size, autocast):
+        self.encoded, self.pad_id, self.batch_size, self.autocast = encoded, pad_id, batch_size, autocast
+
     @torch.no_grad()
-    def measure(self, model):
-        """Mean negative log-likelihood per target token over all validation rows."""
+    def __call__(self, model, rank=0, processes=1):
+        """The loss of `model`, the same on every process."""
         was_training = model.training
         model.eval()
         device = next(model.parameters()).device
         context = torch.autocast(device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+        starts = range(0, len(self.encoded), self.batch_size)
         total = tokens = 0
-        for start in range(0, len(self.encoded), self.batch_size):
+        for position in range(rank, -(-len(starts) // processes) * processes, processes):
+            start = starts[position % len(starts)]
             batch = batches.collate(self.encoded[start : start + self.batch_size], self.pad_id, device)
             with context:
                 value, count = loss.next_token_loss(model, batch)
-            total, tokens = total + value.item() * count, tokens + count
+            if position < len(starts):
+                total, tokens = total + value.item() * count, tokens + count
         model.train(was_training)
+        if processes > 1:
+            both = torch.tensor([total, tokens], dtype=torch.float64, device=device)
+            torch.distributed.all_reduce(both)
+            total, tokens = both.tolist()
         return total / max(tokens, 1)
 
 
-def _measured(history):
-    return {entry["step"]: entry["validation_loss"] for entry in history if "validation_loss" in entry}
+def sharded(accelerator):
+    """Whether no process holds all weights (FSDP2, DeepSpeed ZeRO-3)."""
+    return accelerator.is_fsdp2 or accelerator.distributed_type in ("FSDP", "DEEPSPEED")
 
 
-def _lowest(losses):
-    """The step of the lowest loss, the first of equals; None where there is none."""
+def _measured(history, name):
+    return {entry["step"]: entry[name] for entry in history if name in entry}
+
+
+def _best(losses, rewards):
+    """The step of the highest reward if there are any, else of the lowest loss, the first of equals; None without either."""
+    if rewards:
+        return max(rewards, key=rewards.get)
     return min(losses, key=losses.get, default=None)
 
 
-def save_policy(model, folder):
-    """A standard PEFT adapter folder, or a plain model folder where every parameter is trained."""
+def save_policy(model, folder, state=None):
+    """A standard PEFT adapter folder, or a plain model folder where every parameter is trained.
+
+    state: the weights of a model that is sharded, None for those it has.
+    """
+    weights = {} if state is None else {"state_dict": state}
     if hasattr(model, "peft_config"):
         # Embeddings are never adapted; "auto" would look the base model up on the hub.
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(folder, save_embedding_layers=False, **weights)
     else:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, **weights)
