@@ -6,6 +6,10 @@ rule training:
         manifests=lambda w: manifests(
             rows("train", plan.objective_corpus(w.run)),
             rows("val", plan.objective_corpus(w.run)),
+            *[rows("train", corpus) for corpus in plan.code_corpus(w.run)],
+        ),
+        programs=lambda w: ancient(
+            [rows("train", corpus) for corpus in plan.code_corpus(w.run)]
         ),
         allocation=lambda w: plan.run_allocation(w.run),
         code=lambda w: code("training.train", plan.training(w.run)),
@@ -30,4 +34,4 @@ rule training:
     message:
         "training of {wildcards.run} (progress in {log})"
     shell:
-        "python -m hybrid_lora.training train --model {input.model} --train {input.train} --val {input.val} --allocation {input.allocation} --out results/training/{wildcards.run}/policy --history {output.history} --trainable {output.trainable} --samples {output.samples} --state results/.state/training/{wildcards.run} --workers {threads} --settings {params.settings:q} > {log} 2>&1"
+        "python -m hybrid_lora.training train --model {input.model} --train {input.train} --val {input.val} --programs {input.programs} --allocation {input.allocation} --out results/training/{wildcards.run}/policy --history {output.history} --trainable {output.trainable} --samples {output.samples} --state results/.state/training/{wildcards.run} --workers {threads} --settings {params.settings:q} > {log} 2>&1"

@@ -66,6 +66,12 @@ VALUES = {
     ),
     "port of a server": ("objectives/gspo/vllm/group_port", 70000, "objectives.gspo.vllm.group_port", "must be at most 65535"),
     "address of a server": ("objectives/gspo/vllm/server", 8000, "objectives.gspo.vllm.server", "must be text"),
+    "unknown corpus of programs": (
+        "objectives/gspo/code_corpus",
+        "leetcod",
+        "objectives.gspo.code_corpus",
+        "did you mean 'leetcode'?",
+    ),
     "unknown advantage": ("objectives/gspo/advantage", "eq_18", "objectives.gspo.advantage", "did you mean 'eq18'?"),
     "no epsilon": ("objectives/gspo/advantage_epsilon", 0, "objectives.gspo.advantage_epsilon", "must be more than 0"),
     "unknown dtype of a training": ("objectives/sft/dtype", "bf16", "objectives.sft.dtype", "allowed: bfloat16, float32"),
@@ -299,3 +305,8 @@ def test_engine_without_room_for_a_prompt(folder):
     changed = {"rollouts": "vllm", "vllm": {"max_model_len": 48}}
     found = complaint(folder, {"objectives": {"gspo": changed}})
     assert "objectives.gspo.vllm.max_model_len: is 48, must be more than max_completion_tokens, 48" in found
+
+
+def test_programs_that_no_source_asks_for(folder):
+    found = complaint(folder, {"objectives": {"gspo": {"code_corpus": "demo", "sources": ["math"]}}})
+    assert "objectives.gspo.code_corpus: is demo, but sources (math) lacks code: no row of it is used" in found

@@ -241,3 +241,30 @@ def test_split_by_prompt_keeps_equal_prompts_together_and_no_more(tmp_path):
     folded = {by: [{text.casefold() for text in side} for side in found] for by, found in sides.items()}
     assert not set.intersection(*folded["problem"])
     assert set.intersection(*folded["prompt"])
+
+
+def test_leetcode_as_a_corpus_with_tests(tmp_path):
+    """The published training split: every row brings tests that its worked solution passes."""
+    from hybrid_lora.grading import dispatch
+
+    source = REAL / "leetcode" / "v0.2.0-train.jsonl.gz"
+    if not source.is_file():
+        pytest.skip("the real data sets are not here")
+    train, val = tmp_path / "train.parquet", tmp_path / "val.parquet"
+    chosen = settings(format="leetcode", data="local", prompt="{query}\n\nGive a program.", validation_rows=64)
+    corpus.run(chosen, train, val, source)
+    rows = contract.read(train)
+    assert len(rows) + 64 == 1890
+    assert {row["source"] for row in rows} == {"code"} and all(row["tests"]["test"] for row in rows)
+    assert prompt(rows[0]).endswith("Give a program.")
+    graded = [{"completion": row["messages"][-1]["content"], "tests": row["tests"]} for row in rows[:12]]
+    limits = {"sandbox": "limits", "program_timeout_s": 60, "program_memory_mb": 1024, "math_timeout_s": 5}
+    assert [verdict.correct for verdict in dispatch.grade_all("code", graded, limits)] == [True] * 12
+    assert [verdict.correct for verdict in dispatch.grade_all("code", [graded[0] | {"completion": "pass"}], limits)] == [False]
+
+
+def test_leetcode_row_without_tests(tmp_path):
+    source = local(tmp_path, [{"query": "q", "completion": "c", "prompt": "", "entry_point": "f"}])
+    chosen = settings(format="leetcode", data="local", prompt="{query}")
+    with pytest.raises(UserError, match=r"row 1: column 'test' is missing or no text; format leetcode needs query, completion"):
+        corpus.run(chosen, tmp_path / "train", tmp_path / "val", source)

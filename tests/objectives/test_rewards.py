@@ -45,10 +45,20 @@ def test_same_texts_with_other_golds_are_judged_again():
     assert call([accuracy], [("math", "9", None, *ROWS[0][3:])]) == [[0.0]]
 
 
+BROKEN = ("code", None, TESTS | {"test": "def check(candidate):\n    import os\n"}, GOOD, None, None)
+
+
 def test_grader_failure_is_none():
     (accuracy,), _ = rewards.functions({"accuracy": 1.0, "format": 0.0, "length": 0.0}, GRADING, 20, workers=1)
-    broken = TESTS | {"test": "def check(candidate):\n    import os\n"}
-    assert call([accuracy], [("code", None, broken, GOOD, None, None)]) == [[None]]
+    assert call([accuracy], [BROKEN]) == [[None]]
+
+
+def test_grader_failure_earns_nothing_for_form_or_length_either():
+    """Otherwise the completion would count as a wrong answer in good form."""
+    functions, _ = rewards.functions({"accuracy": 1.0, "format": 0.5, "length": 0.5}, GRADING, 20, workers=1)
+    assert call(functions, [BROKEN, ROWS[0]]) == [[None, 1.0], [None, 1.0], [None, 0.75]]
+    (length,), _ = rewards.functions({"accuracy": 0.0, "format": 0.0, "length": 1.0}, GRADING, 20, workers=1)
+    assert call([length], [BROKEN]) == [[0.75]]  # nothing is graded, so nothing fails
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def run(folder, model_folder, corpus_files, objective, placement="criterion", al
             train=corpus_files[0],
             val=corpus_files[1],
             allocation=list(allocation),
+            programs=[],
             out=folder / "policy",
             history=folder / "history.parquet",
             trainable=folder / "trainable.json",
@@ -288,7 +289,11 @@ def test_sft_keeps_no_samples(tmp_path, model_folder, corpus_files):
 
 def test_validation_reward_chooses_the_checkpoint(tmp_path, model_folder, corpus_files):
     """Length alone is rewarded, so a policy that learns to stop early gets a higher reward, whatever its loss."""
-    change = {"validation": {"every": 2, "rows": 8, "metric": "reward"}, "steps": 8, "learning_rate": {"full": 0.02, "lora": 0.05}}
+    change = {
+        "validation": {"every": 2, "rows": 8, "metric": "reward"},
+        "steps": 8,
+        "learning_rate": {"full": 0.02, "lora": 0.05},
+    }
     records = run(tmp_path, model_folder, corpus_files, "gspo", "lora", **change)
     rewards = {r["step"]: r["validation_reward"] for r in records if r["validation_reward"] is not None}
     losses = {r["step"]: r["validation_loss"] for r in records if r["validation_loss"] is not None}

@@ -88,7 +88,15 @@ def _check_objective(values, name, origin):
         _check_rollouts(objective, path, origin)
     if objective["dtype"] == "bfloat16" and objective["precision"] == "fp32":
         raise origin.error((*path, "dtype"), "is bfloat16, which needs precision: bf16, as trained weights are float32")
-    return [((*path, "corpus"), objective["corpus"])]
+    used = [((*path, "corpus"), objective["corpus"])]
+    if objective.get("code_corpus") is not None:
+        if "code" not in objective["sources"]:
+            what = (
+                f"is {objective['code_corpus']}, but sources ({', '.join(objective['sources'])}) lacks code: no row of it is used"
+            )
+            raise origin.error((*path, "code_corpus"), what)
+        used.append(((*path, "code_corpus"), objective["code_corpus"]))
+    return used
 
 
 def _check_rollouts(objective, path, origin):

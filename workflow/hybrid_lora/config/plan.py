@@ -169,6 +169,11 @@ class Plan(Probing, Diagnosis, Comparing, Staging):
         """The corpus a run is trained on."""
         return self.values["objectives"][self._run(run).objective]["corpus"]
 
+    def code_corpus(self, run):
+        """[corpus] whose code rows are added to a run's, [] for none."""
+        name = self.values["objectives"][self._run(run).objective].get("code_corpus")
+        return [name] if name else []
+
     @settings_of("training.train")
     def training(self, name):
         """Settings of `training train`."""

@@ -70,7 +70,7 @@ class Probing:
         objective = entry["warmup"]["objective"]
         if objective != "nll":
             unused = ("steps", "learning_rate", "schedule", "save_every", "validation", "weight_decay", "gradient_checkpointing")
-            unused += ("dtype", "samples", "fast_layers")
+            unused += ("dtype", "samples", "fast_layers", "code_corpus")
             chosen = {k: v for k, v in self.used(self.values["objectives"][objective]).items() if k not in unused}
             settings |= {"rl": chosen, "grading": self.values["grading"]}
             settings["warmup"]["objective"] = "rl"

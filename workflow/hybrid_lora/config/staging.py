@@ -6,14 +6,14 @@ STAGED = f"{RESULTS}/.state/staged"
 
 
 class Staging:
-    """Part of `Plan`, which gives `values`, `runs`, `benchmarks`, `placement`, `method` and `objective_corpus`."""
+    """Part of `Plan`, which gives `values`, `runs`, `benchmarks`, `placement`, `method`, `objective_corpus` and `code_corpus`."""
 
     def used_corpora(self):
         """Names of the corpora that the runs, their models or their probes use."""
         runs, models, probes = self.runs.values(), self.values["models"], self.values["probes"]
         names = [models[run.model]["corpus"] for run in runs if models[run.model]["source"] == "scratch"]
         names += [probes[self.method(run)["probe"]]["corpus"] for run in runs if self.placement(run) == "criterion"]
-        names += [self.objective_corpus(run) for run in runs if run.objective]
+        names += [name for run in runs if run.objective for name in (self.objective_corpus(run), *self.code_corpus(run))]
         return list(dict.fromkeys(names))
 
     def hub_models(self):

@@ -3,13 +3,14 @@
 mixture-of-thoughts has no gold column: the gold is the trace's own final answer (its last \\boxed{}, for science also
 "The answer is (C)"), so it is only as right as the trace. Rows that bring a `gold` column of their own (our generated
 ones, where a wrong trace must not make a wrong gold) keep it. Code rows have tests only where they bring them.
+leetcode is LeetCodeDataset: every row brings its tests, and the worked solution is the canonical program, which passes them.
 """
 
 import re
 
 from hybrid_lora.common.errors import UserError
 
-FORMATS = ("mixture-of-thoughts", "gsm8k")
+FORMATS = ("mixture-of-thoughts", "gsm8k", "leetcode")
 # What the configs of the hub's data set are called, and the data sets they were made from.
 SOURCES = {
     "math": "math",
@@ -25,6 +26,7 @@ HUB_ROWS = {  # (repository, configuration): rows of its one split
     ("open-r1/Mixture-of-Thoughts", "code"): 83_070,
     ("open-r1/Mixture-of-Thoughts", "science"): 172_514,
 }
+TESTS = ("prompt", "test", "entry_point")  # what a LeetCodeDataset program is run with
 _LETTER = re.compile(r"[Tt]he answer is \(?([A-J])\)?(?![A-Za-z])")
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")
@@ -33,7 +35,7 @@ _NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")
 def conversation(row, format, template, where):
     """{source, messages, gold, num_tokens, tests} of one raw row; UserError naming `where` and the column.
 
-    template: the user message's format string; mixture-of-thoughts offers {prompt}, gsm8k its own columns.
+    template: the user message's format string; mixture-of-thoughts offers {prompt}, gsm8k and leetcode their own columns.
     """
     return _MAKE[format](row, template, where)
 
@@ -103,6 +105,22 @@ def _gsm8k(row, template, where):
     return {"source": "math", "messages": messages, "gold": gold, "num_tokens": None, "tests": None}
 
 
+def _leetcode(row, template, where):
+    meta = row.get("meta")
+    if isinstance(meta, dict) and "query" in meta:  # v0.1.0
+        row = {"query": meta["query"], **row}
+    for name in ("query", "completion", *TESTS):
+        if not isinstance(row.get(name), str):
+            needed = ", ".join(("query", "completion", *TESTS))
+            raise UserError(f"{where}: column '{name}' is missing or no text; format leetcode needs {needed}")
+    messages = [
+        {"role": "user", "content": _fill(template, row, where)},
+        {"role": "assistant", "content": f"```python\n{row['completion'].strip()}\n```"},
+    ]
+    tests = {name: row[name] for name in TESTS}
+    return {"source": "code", "messages": messages, "gold": None, "num_tokens": None, "tests": tests}
+
+
 def _fill(template, fields, where):
     try:
         return template.format(**fields)
@@ -112,4 +130,4 @@ def _fill(template, fields, where):
         raise UserError(f"settings.prompt is not a template ({error}); write literal braces twice") from None
 
 
-_MAKE = {"mixture-of-thoughts": _mixture, "gsm8k": _gsm8k}
+_MAKE = {"mixture-of-thoughts": _mixture, "gsm8k": _gsm8k, "leetcode": _leetcode}

@@ -19,6 +19,7 @@ def add_commands(subparsers):
         outputs=["out", "history", "trainable", "samples"],
     )
     train.add_argument("--allocation", type=Path, nargs="*", default=[], metavar="PATH", help="allocation JSON, for hybrids")
+    train.add_argument("--programs", type=Path, nargs="*", default=[], metavar="PATH", help="corpus whose code rows are added")
     train.add_argument("--state", type=Path, required=True, metavar="PATH", help="folder for resumable state")
     train.add_argument("--workers", type=int, default=1, help="programs graded at the same time")
 

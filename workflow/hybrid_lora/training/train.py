@@ -36,6 +36,8 @@ def run(arguments):
     allocation = next(iter(arguments.allocation), None)
     if allocation:
         inputs["allocation"] = allocation
+    if arguments.programs:
+        inputs["programs"] = arguments.programs[0]
     closure = code.sources(ENTRY, settings)
     if not arguments.state.exists() and all(manifest.tells(p, settings, inputs, closure) for p in _manifests(arguments)):
         print("all is published already, by a process that was killed after that; nothing to do", flush=True)
@@ -50,7 +52,9 @@ def run(arguments):
     record = trainer.Record(f"training {settings['run']}", SHOWN)
     watch = _watch(settings["objective"], work)
     callbacks = [record, watch, best] if watch else [record, best]
-    built = _build(model, peft, words, corpus.read(arguments.train), settings, work, callbacks, arguments.workers)
+    rows = corpus.read(arguments.train)
+    rows += [row for path in arguments.programs for row in corpus.read(path) if row["source"] == "code"]
+    built = _build(model, peft, words, rows, settings, work, callbacks, arguments.workers)
     best.trainer = built
     if watch:
         watch.trainer = built
