@@ -30,6 +30,7 @@ COMMON = {
     "max_grad_norm": 1.0,
     "precision": "fp32",
     "dtype": "float32",
+    "fast_layers": True,
     "gradient_checkpointing": False,
     "validation": {"every": 2, "rows": 8, "metric": "nll"},
     "save_every": 2,
