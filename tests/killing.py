@@ -56,6 +56,7 @@ COMMON = {
     "precision": "fp32",
     "dtype": "float32",
     "gradient_checkpointing": False,
+    "fast_layers": True,
     "validation": {"every": 3, "rows": 8, "metric": "nll"},
     "save_every": SAVE_EVERY,
 }

@@ -36,6 +36,7 @@ OBJECTIVE = {
     "precision": "fp32",
     "dtype": "float32",
     "gradient_checkpointing": False,
+    "fast_layers": True,
     "validation": {"every": 2, "rows": 8, "metric": "nll"},
     "save_every": 2,
 }
