@@ -32,7 +32,6 @@ COMMON = {
     "dtype": "float32",
     "fast_layers": True,
     "gradient_checkpointing": False,
-    "fast_layers": True,
     "validation": {"every": 2, "rows": 8, "metric": "nll"},
     "save_every": 2,
 }
