@@ -5,14 +5,20 @@
 Perturbation (Eq. 9) costs 1 + 7 L forward passes; a Hybrid-Score batch (Algorithm 1) two forward and two backward
 passes with gradients of e alone, which by operation count is at most 48 to 49 times cheaper at the 1.5B shape (fused
 elementwise kernels are what can exceed it). Measured in turns in one run, five in a row as in a chunk, medians of the
-time of one: `plain`, transformers' own forward pass under inference_mode, without any branch, logits in bf16, no loss;
-`forward`, one pass of Eq. 9 as `probe perturbation` makes it, branches and loss included; and the Hybrid-Score batch as
-`probe sensitivity` makes it, bit for bit reproducible. The quoted ratio is (1 + 7 L) * plain / hybrid: what branches and
-loss cost Eq. 9 is not counted in its disfavour. Peak memory is of Hybrid-Score batches, with and without checkpointing.
+time of one:
+
+    plain      transformers' own forward pass under inference_mode, no branch, no loss, logits in bf16; none of our settings
+    baseline   the same under the settings of the measurement: attention in a fixed order, fused rotary embedding
+    forward    one pass of Eq. 9 as `probe perturbation` makes it, branches and loss included
+    hybrid     a Hybrid-Score batch as `probe sensitivity` makes it, bit for bit reproducible; also with checkpointing
+
+times_cheaper is (1 + 7 L) * the faster of plain and baseline / hybrid: what branches and loss cost Eq. 9 is not counted in
+its disfavour. Peak memory is of Hybrid-Score batches alone, with and without checkpointing. What does not fit is None.
 """
 
 import argparse
 import contextlib
+import copy
 import functools
 import json
 import statistics
@@ -28,9 +34,10 @@ from hybrid_lora.probe import chunks, partition, sensitivity
 IN_A_ROW = 5  # the default of batches_per_chunk
 
 
-def build(shape, seed=0):
-    """(model of the shape on the GPU in bf16 with random weights, its branches with every tensor drawn at random)."""
-    model = plain(shape, seed)
+def probe(alone, seed=0):
+    """(a second model of the same weights, its branches with every tensor drawn at random)."""
+    shared = {id(tensor): tensor for tensor in (*alone.parameters(), *alone.buffers())}
+    model = copy.deepcopy(alone, shared)
     branches = svd_lora.attach(model, 16, {"method": "lora", "e": 1.0, "alpha": 1.0}, seed)
     model.to("cuda")
     generator = torch.Generator("cuda").manual_seed(seed)
@@ -42,7 +49,7 @@ def build(shape, seed=0):
 
 
 def plain(shape, seed=0):
-    """The model of the shape alone."""
+    """The model of the shape on the GPU in bf16 with random weights."""
     torch.manual_seed(seed)
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -78,15 +85,13 @@ def seconds(function):
     return begin.elapsed_time(end) / 1000 / IN_A_ROW
 
 
-def in_turns(functions, rounds):
-    """{name: median seconds} of functions called in turns, after two rounds of warm-up."""
-    times = {name: [] for name in functions}
-    for turn in range(rounds + 2):
-        for name, function in functions.items():
-            taken = seconds(function)
-            if turn >= 2:
-                times[name].append(taken)
-    return {name: statistics.median(values) for name, values in times.items()}
+def attempt(function):
+    """`seconds`, None where the memory is not enough."""
+    try:
+        return seconds(function)
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return None
 
 
 def peak_gib(function):
@@ -100,9 +105,9 @@ def peak_gib(function):
 
 
 def compare(arguments, found):
-    """Times in turns: plain forward, Eq. 9's forward, the Hybrid-Score batch."""
+    """Times in turns; two rounds of warm-up first."""
     alone = plain(arguments.shape)
-    model, branches = build(arguments.shape)
+    model, branches = probe(alone)
     batch = batch_of(model, arguments.batch, arguments.length)
     bucket = partition.bucket_a(list(branches), 0, 0, 0.5)
 
@@ -114,24 +119,32 @@ def compare(arguments, found):
     def forward():
         loss.next_token_loss(model, batch)
 
-    with chunks.deterministic(), measuring(model, branches) as halves:
-        functions = {"plain": bare, "forward": forward}
-        functions["hybrid"] = lambda: sensitivity.launch(model, batch, bucket, halves)
-        times = in_turns(functions, arguments.rounds)
-        load.set_checkpointing(model, True)
-        times |= {"hybrid_checkpointing": in_turns({"hybrid": functions["hybrid"]}, arguments.rounds)["hybrid"]}
-    passes = 1 + len(branches)
-    found |= {f"{name}_s": value for name, value in times.items()}
-    found["passes"] = passes
-    found["forward_over_plain"] = times["forward"] / times["plain"]
-    found["times_cheaper"] = passes * times["plain"] / times["hybrid"]
-    found["times_cheaper_checkpointing"] = passes * times["plain"] / times["hybrid_checkpointing"]
-    found["times_cheaper_than_own_forward"] = passes * times["forward"] / times["hybrid"]
+    times = {}
+    for turn in range(arguments.rounds + 2):
+        taken = {"plain": seconds(bare)}
+        with chunks.deterministic(), measuring(model, branches) as halves:
+            launch = functools.partial(sensitivity.launch, model, batch, bucket, halves)
+            taken |= {"baseline": seconds(bare), "forward": seconds(forward), "hybrid": attempt(launch)}
+            load.set_checkpointing(model, True)
+            taken["hybrid_checkpointing"] = attempt(launch)
+            load.set_checkpointing(model, False)
+        for name, value in taken.items() if turn >= 2 else ():
+            times.setdefault(name, []).append(value)
+    medians = {name: None if None in values else statistics.median(values) for name, values in times.items()}
+    found |= {f"{name}_s": value for name, value in medians.items()}
+    found["passes"] = 1 + len(branches)
+    for name in ("baseline", "forward"):
+        found[f"{name}_over_plain"] = medians[name] / medians["plain"]
+    base = min(medians["plain"], medians["baseline"])
+    for name, key in (("hybrid", "times_cheaper"), ("hybrid_checkpointing", "times_cheaper_checkpointing")):
+        found[key] = found["passes"] * base / medians[name] if medians[name] else None
+    if medians["hybrid"]:
+        found["times_cheaper_than_own_forward"] = found["passes"] * medians["forward"] / medians["hybrid"]
 
 
 def memory(arguments, found):
     """Peak memory of the Hybrid-Score batch alone."""
-    model, branches = build(arguments.shape)
+    model, branches = probe(plain(arguments.shape))
     batch = batch_of(model, arguments.batch, arguments.length)
     bucket = partition.bucket_a(list(branches), 0, 0, 0.5)
     with chunks.deterministic(), measuring(model, branches) as halves:
