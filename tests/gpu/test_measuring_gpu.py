@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from hybrid_lora.contracts import sensitivity as dumps
 from hybrid_lora.modeling import batches, load, svd_lora
@@ -19,7 +28,15 @@ SHAPE = {
     "num_key_value_heads": 2,
     "head_dim": 64,
 }
-FAMILIES = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig, "mistral": MistralConfig, "gemma": GemmaConfig}
+FAMILIES = {
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "gemma": GemmaConfig,
+    "gemma2": Gemma2Config,
+    "gemma3": Gemma3TextConfig,
+}
 NORMS = {"qwen3": 9}  # q and k have one each
 WARMUP = {
     "rank": 4,
@@ -42,9 +59,9 @@ WARMUP = {
 SENSITIVITY = {"batch_size": 3, "probability": 0.5, "max_length": 64, "seed": 0, "dtype": "bfloat16"}
 
 
-def built(family, dtype):
+def built(family, dtype, **shape):
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family](**SHAPE)).to(dtype)
+    model = AutoModelForCausalLM.from_config(FAMILIES[family](**SHAPE | shape)).to(dtype)
     branches = svd_lora.attach(model, 4, {"method": "adalora", "e": 1.0, "alpha": 0.7}, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -65,7 +82,7 @@ def test_fused_equals_plain(family):
     bucket, found = partition.bucket_a(list(branches), 0, 0, 0.5), []
     for fuse in (False, True):
         with chunks.deterministic(), measuring(model, branches, fuse=fuse) as halves:
-            if fuse and family != "gemma":  # gelu, and norms of 1 + weight, stay transformers' own
+            if fuse and not family.startswith("gemma"):  # gelu, and norms of 1 + weight, stay transformers' own
                 patched = [m for m in model.modules() if "forward" in vars(m) and not isinstance(m, svd_lora.SVDLoRALinear)]
                 assert len(patched) == NORMS.get(family, 5) + 2
             found.append(sensitivity.launch(model, batch(), bucket, halves)())
@@ -73,6 +90,17 @@ def test_fused_equals_plain(family):
     for name in branches:
         torch.testing.assert_close(found[1][0][name], found[0][0][name], rtol=1e-3, atol=1e-6)
     assert not any("forward" in vars(m) for m in model.modules())
+
+
+def test_heads_of_other_sizes_rotate_as_in_transformers():
+    """The kernel wants powers of two; 80 and 96 are common."""
+    model, branches = built("llama", torch.float32, head_dim=48)
+    bucket, found = partition.bucket_a(list(branches), 0, 0, 0.5), []
+    for fuse in (False, True):
+        with chunks.deterministic(), measuring(model, branches, fuse=fuse) as halves:
+            found.append(sensitivity.launch(model, batch(), bucket, halves)())
+    for name in branches:
+        torch.testing.assert_close(found[1][0][name], found[0][0][name], rtol=1e-3, atol=1e-6)
 
 
 def test_same_bits_on_every_run_and_with_checkpointing():

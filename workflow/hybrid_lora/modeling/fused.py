@@ -5,6 +5,7 @@ class means something else by these names is measured as it is. Norms are torch'
 `kernels`: Liger's do the same, but their launch costs several times the kernel at the sizes measured here.
 """
 
+import functools
 import sys
 
 import torch
@@ -22,8 +23,22 @@ def apply(model, patches):
             gate = module.gate_proj
             _try(patches, module, _gated(module, kernels), getattr(gate, "base", gate).in_features)
     home = sys.modules[type(model).__module__]
-    if hasattr(home, "apply_rotary_pos_emb") and _same_rotation(home.apply_rotary_pos_emb, kernels.rotate):
-        patches.set(home, "apply_rotary_pos_emb", kernels.rotate)
+    theirs = getattr(home, "apply_rotary_pos_emb", None)
+    if theirs and _same_rotation(theirs, kernels.rotate):
+        patches.set(home, "apply_rotary_pos_emb", rotation(theirs, kernels.rotate))
+
+
+def rotation(theirs, ours):
+    """`ours` where it can, which it says by a ValueError before it does anything (of other head sizes), else `theirs`."""
+
+    @functools.wraps(theirs)
+    def rotate(q, k, cos, sin, *args, **kwargs):
+        try:
+            return ours(q, k, cos, sin, *args, **kwargs)
+        except ValueError:
+            return theirs(q, k, cos, sin, *args, **kwargs)
+
+    return rotate
 
 
 def _has_gate(module):
