@@ -7,10 +7,12 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json, write_json
 from hybrid_lora.contracts import corpus, sensitivity
+from hybrid_lora.model import publish
 from hybrid_lora.modeling import batches, load, svd_lora
 from hybrid_lora.modeling.loss import next_token_loss
 from hybrid_lora.modeling.measuring import measuring
@@ -298,6 +300,23 @@ def test_a_module_that_is_not_used_is_named(model_folder, warm, corpus_files):
         batch = batches.collate([(list(range(3, 40)), 5)], 0)
         with pytest.raises(UserError, match=r"module model\.layers\.1\.self_attn\.k_proj has no part in the loss"):
             stage.launch(model, batch, set(list(branches)[::2]), halves)()
+
+
+def test_warmup_of_another_model(model_folder, warm, corpus_files, tmp_path):
+    """Of the same architecture and name, so that every tensor fits."""
+    other = tmp_path / "model"
+    shutil.copytree(model_folder, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    publish.describe(other, "tiny", None, "model.pretrain", {}, {})
+    with pytest.raises(
+        UserError, match=r"warmup: is of model tiny with another weights_sha256 than .*model; train the probe anew"
+    ):
+        dump(SENSITIVITY, other, warm, corpus_files[1], 0, tmp_path / "x.parquet")
+    about = read_json(warm / "manifest.json")
+    shutil.copytree(warm, tmp_path / "old")
+    write_json(tmp_path / "old/manifest.json", {key: value for key, value in about.items() if key != "model"})
+    dump(SENSITIVITY, other, tmp_path / "old", corpus_files[1], 0, tmp_path / "x.parquet")  # said nothing: taken
 
 
 def test_partition_is_bernoulli_and_depends_on_seed_and_batch():

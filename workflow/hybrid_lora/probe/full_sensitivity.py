@@ -12,8 +12,7 @@ import torch
 from hybrid_lora.common import code, manifest
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.state import close_state, open_state
-from hybrid_lora.contracts import measurements
-from hybrid_lora.contracts.weights import sha256 as weights_sha256
+from hybrid_lora.contracts import measurements, weights
 from hybrid_lora.modeling import candidates, load, loss
 from hybrid_lora.probe import chunks
 
@@ -24,6 +23,7 @@ def run(settings, model_folder, warm, val, chunk, out, state):
     """settings: the `sensitivity` section of config `probes`, less what concerns masks; warm: folder of `full-warmup`."""
     wanted = chunks.numbers(settings, chunk)
     inputs = {"model": model_folder / "manifest.json", "warmup": warm / "manifest.json", "val": val}
+    weights.check_model(warm, model_folder)
     rows = chunks.validation_rows(val, settings, wanted[-1], "probes.*.sensitivity.partitions")
     work = open_state(state, [settings, chunk], inputs.values(), code.sources(ENTRY))
     words = load.tokenizer(model_folder)
@@ -39,7 +39,7 @@ def run(settings, model_folder, warm, val, chunk, out, state):
 
     with chunks.deterministic():
         table = chunks.collect(f"full sensitivity chunk {chunk}", wanted, work, measurements.SCHEMA, one, "loss")
-    about = {"model": chunks.identity(model_folder), "warmup_sha256": weights_sha256(warm)}
+    about = {"model": chunks.identity(model_folder), "warmup_sha256": weights.sha256(warm)}
     measurements.write(out, table, {"kind": "full-sensitivity", **about, "settings": settings, "chunk": chunk})
     manifest.write_beside(out, "probe.full_sensitivity", settings, inputs, code.sources(ENTRY))
     close_state(work)

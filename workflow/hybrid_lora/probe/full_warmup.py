@@ -8,7 +8,7 @@ import torch
 from hybrid_lora.common import code, manifest
 from hybrid_lora.common.files import directory_artifact, write_json
 from hybrid_lora.common.state import close_state, open_state
-from hybrid_lora.contracts import corpus, history
+from hybrid_lora.contracts import corpus, history, weights
 from hybrid_lora.modeling import candidates, load, loss
 from hybrid_lora.probe import loop
 
@@ -35,7 +35,8 @@ def run(settings, model_folder, train, out, state):
         model.save_pretrained(folder)
         history.write(folder / "history.parquet", records)
         files = sorted(folder.iterdir())
-        about = manifest.describe("probe.full_warmup", settings, inputs, code.sources(ENTRY), files)
+        extra = {"model": weights.of_model(model_folder)}
+        about = manifest.describe("probe.full_warmup", settings, inputs, code.sources(ENTRY), files, **extra)
         write_json(folder / "manifest.json", about)
     close_state(work)
 

@@ -12,7 +12,7 @@ from hybrid_lora.common import code, manifest
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import directory_artifact, read_json, write_json
 from hybrid_lora.common.state import close_state, open_state
-from hybrid_lora.contracts import corpus, history
+from hybrid_lora.contracts import corpus, history, weights
 from hybrid_lora.modeling import load, loss, svd_lora
 from hybrid_lora.probe import loop
 
@@ -49,6 +49,7 @@ def publish(out, branches, records, settings, inputs, entry):
         history.write(folder / "history.parquet", records)
         files = [folder / "probe.safetensors", folder / "history.parquet"]
         extra = {"steps": settings["warmup"]["steps"], "final_loss": records[-1]["loss"] if records else None}
+        extra["model"] = weights.of_model(inputs["model"].parent)
         about = manifest.describe(entry.removeprefix("hybrid_lora."), settings, inputs, code.sources(entry), files, **extra)
         write_json(folder / "manifest.json", about)
 
@@ -78,6 +79,7 @@ def _next_token(model, branches, encoded, pad_id, options, work):
 
 def restore(model_folder, folder, dtype):
     """(model with the warmed-up branches on the device, branches) from a model folder and a warm-up folder."""
+    weights.check_model(folder, model_folder)
     settings = read_json(folder / "manifest.json")["settings"]
     model = load.model(model_folder, dtype)
     branches = svd_lora.attach(model, settings["rank"], settings["init"], settings["warmup"]["seed"])
