@@ -26,7 +26,7 @@ GRADS = {  # module -> batch -> components; s = (|1 * g0| + |-2 * g1|) / 2
 IDENTITY = {"id": "toy", "revision": None, "architecture_sha256": "0" * 64}
 
 
-def dump(path, batches=(0, 1), names=NAMES, warmup="w", change=None, model=IDENTITY, settings=None):
+def dump(path, batches=(0, 1), names=NAMES, warmup="w", change=None, model=IDENTITY, settings=None, rank=2):
     rows = [
         {
             "batch": t,
@@ -35,7 +35,7 @@ def dump(path, batches=(0, 1), names=NAMES, warmup="w", change=None, model=IDENT
             "type": TYPES[NAMES.index(name)] if name in NAMES else "q",
             "component": i,
             "active_pass": "A",
-            "e": E[i],
+            "e": E[i % 2],
             "grad": change[t, name, i] if (t, name, i) in (change or {}) else GRADS[name][t][i] if name in GRADS else 0.0,
             "loss_a": 1.0,
             "loss_b": 1.0,
@@ -43,7 +43,7 @@ def dump(path, batches=(0, 1), names=NAMES, warmup="w", change=None, model=IDENT
         }
         for t in batches
         for name in names
-        for i in range(2)
+        for i in range(rank)
     ]
     about = {"warmup_sha256": warmup, "model": model, "settings": settings or {"seed": 0, "batches_per_chunk": len(batches)}}
     sensitivity.write(path, pa.Table.from_pylist(rows, schema=sensitivity.SCHEMA), about)
@@ -180,6 +180,16 @@ def test_batches_that_agree_have_no_deviation(value, modules, tmp_path):
     assert [row["sigma"] for row in rows] == [0.0] * 3
     assert [row["score"] for row in rows] == [np.inf] * 3
     assert [row["mu"] for row in rows] == [1.5 * float(np.float32(value))] * 3
+
+
+def test_order_of_rows_changes_no_bit(modules, tmp_path):
+    """A sum of floats depends on its order."""
+    draw = np.random.default_rng(0)
+    change = {(t, name, i): 10 ** draw.uniform(-12, 4) for t in range(20) for name in NAMES for i in range(16)}
+    path = dump(tmp_path / "a.parquet", range(20), change=change, rank=16)
+    expected = run("hybrid", modules, [path], tmp_path, batches=20)
+    rewritten(path, lambda table: table.take(draw.permutation(table.num_rows)))
+    assert run("hybrid", modules, [path], tmp_path, batches=20) == expected
 
 
 def test_component_missing(modules, tmp_path):
