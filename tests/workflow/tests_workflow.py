@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
+
 REPO = Path(__file__).resolve().parents[2]
 SKIP = shutil.ignore_patterns("results", ".snakemake", ".venv", ".git", "__pycache__", "*.egg-info", ".*_cache", "data")
 
@@ -25,12 +27,16 @@ def snakemake(folder, *arguments, config="config/tiny.yaml", check=True, environ
 
     config: a file or several; environment: variables to add; path: folders that come first on PYTHONPATH.
     """
+    configs = [config] if isinstance(config, str) else config
+    words = ["--cores", "2", "--scheduler", "greedy", "--show-failed-logs", "--configfile", *configs, *arguments]
     environment = {**os.environ, **(environment or {})}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment["PYTHONPATH"] = os.pathsep.join(map(str, [*path, folder / "workflow"]))
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", "--show-failed-logs"]
-    command += ["--configfile", *([config] if isinstance(config, str) else config), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if "-n" in arguments:
+        done = subprocess.CompletedProcess(words, *forked.main(words, folder, environment, path))
+    else:
+        command = [sys.executable, "-m", "snakemake", *words]
+        done = subprocess.run(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if check:
         assert done.returncode == 0, done.stdout[-5000:]
     return done

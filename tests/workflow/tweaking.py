@@ -15,7 +15,7 @@ from hybrid_lora.common import packages
 
 HERE = Path(__file__).parent
 TABLE = HERE / "tweaks.tsv"
-TARGETS = ("all", "budgets", "comparisons", "contamination", "results/report/diagnose-tiny.md")
+TARGETS = ("all", "contamination", *(f"results/report/{name}.md" for name in ("budgets", "comparisons", "diagnose-tiny")))
 RULES = [
     name
     for part in re.findall(r'include: "(rules/\S+)"', (REPO / "Snakefile").read_text())
