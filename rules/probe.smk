@@ -32,7 +32,7 @@ rule warmup_rl:
         model="results/models/{model}/manifest.json",
         train=lambda w: ancient(rows("train", plan.probe_corpus(w.probe))),
         manifests=lambda w: manifests(rows("train", plan.probe_corpus(w.probe))),
-        code=code("probe.warmup_rl"),
+        code=lambda w: code("probe.warmup_rl", plan.warmup(w.probe)),
     output:
         "results/probe/{model}/{probe}/warmup/manifest.json",
     log:

@@ -112,7 +112,7 @@ def _versions(wanted, folder):
     """A folder that, on the path, makes packages look as if they had these versions."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, version in wanted.items():
-        version = str(version).replace("same", packages.installed(name).partition("+")[0])
+        version = str(version).replace("same", (packages.installed(name) or "").partition("+")[0])
         about = folder / f"{name.replace('-', '_')}-{version}.dist-info"
         about.mkdir(parents=True)
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")

@@ -7,7 +7,8 @@ A command that runs one of several modules by a setting says so in a literal of 
 
     CHOICES = {"backend": {"vllm": ["hybrid_lora.evaluation.vllm_backend"], "transformers": [...]}}
 
-The key is the dotted path of a setting, each value lists what runs for it: our modules, or names of other packages.
+The key is the dotted path of a setting (a value or a list of them), each value lists what runs for it: our modules, or names
+of other packages.
 """
 
 import ast
@@ -65,9 +66,11 @@ def _chosen(module, settings):
         value = settings
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        if isinstance(value, str) and value in choices:
-            left_out |= set().union(*choices.values()) - set(choices[value])
-            added |= {name for name in choices[value] if not name.startswith(f"{PACKAGE}.")}
+        values = value if isinstance(value, list) else [value]
+        if all(isinstance(each, str) and each in choices for each in values):
+            chosen = set().union(*(choices[each] for each in values))
+            left_out |= set().union(*choices.values()) - chosen
+            added |= {name for name in chosen if not name.startswith(f"{PACKAGE}.")}
     return frozenset(left_out), frozenset(added)
 
 

@@ -183,7 +183,7 @@ class Plan(Probing, Diagnosis, Comparing, Staging):
         if settings["placement"] in ("lora", "lora-ffn"):  # a criterion's allocation file brings its own
             settings["lora"] = self.values["allocation"]["lora"]
         if objective["algorithm"] != "sft":
-            settings["grading"] = self.values["grading"]
+            settings["grading"] = self.judging(objective)
         return settings
 
     @settings_of("evaluation.complete")

@@ -2,6 +2,7 @@
 
 from hybrid_lora.config import variants
 from hybrid_lora.config.settings import RESULTS, settings_of
+from hybrid_lora.contracts.benchmark_names import GRADING, JUDGED
 
 # criterion -> what it is computed from, below results/probe/{model}/{probe}/
 SOURCES = {
@@ -59,6 +60,11 @@ class Probing:
         without = "vllm" if objective.get("rollouts") != "vllm" else None
         return {key: value for key, value in objective.items() if key != without}
 
+    def judging(self, objective):
+        """The settings of grading that the rewards of an RL objective use, by the sources of its rows."""
+        kinds = {kind for source in objective["sources"] for kind in JUDGED[source]}
+        return {key: self.values["grading"][key] for kind in sorted(kinds) for key in GRADING[kind]}
+
     def _warmup_command(self, name):
         return "probe.warmup" if self.probe(name)["warmup"]["objective"] == "nll" else "probe.warmup_rl"
 
@@ -72,7 +78,7 @@ class Probing:
             unused = ("steps", "learning_rate", "schedule", "save_every", "validation", "weight_decay", "gradient_checkpointing")
             unused += ("dtype", "samples", "fast_layers", "code_corpus")
             chosen = {k: v for k, v in self.used(self.values["objectives"][objective]).items() if k not in unused}
-            settings |= {"rl": chosen, "grading": self.values["grading"]}
+            settings |= {"rl": chosen, "grading": self.judging(self.values["objectives"][objective])}
             settings["warmup"]["objective"] = "rl"
         return settings
 

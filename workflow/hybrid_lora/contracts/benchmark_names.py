@@ -18,3 +18,5 @@ GRADING = {
     "choice": (),
     "code": ("sandbox", "program_timeout_s", "program_memory_mb"),
 }
+# source of a corpus row -> the kinds by which a reward may judge it
+JUDGED = {"math": ("math",), "science": ("math", "choice"), "code": ("math", "code")}

@@ -13,8 +13,11 @@ LETTERS = "ABCDEFGHIJ"
 
 
 def kind(row):
-    """How a corpus row is verified: code | choice | math, or None where there is nothing to verify against."""
-    if row["tests"]:
+    """How a corpus row is verified: code | choice | math, or None where there is nothing to verify against.
+
+    Which of them a source may have is said in contracts (JUDGED): a job's settings and code are chosen by it.
+    """
+    if row["tests"] and row["source"] == "code":
         return "code"
     if not row["gold"]:
         return None

@@ -50,7 +50,9 @@ def publish(out, branches, records, settings, inputs, entry):
         files = [folder / "probe.safetensors", folder / "history.parquet"]
         extra = {"steps": settings["warmup"]["steps"], "final_loss": records[-1]["loss"] if records else None}
         extra["model"] = weights.of_model(inputs["model"].parent)
-        about = manifest.describe(entry.removeprefix("hybrid_lora."), settings, inputs, code.sources(entry), files, **extra)
+        about = manifest.describe(
+            entry.removeprefix("hybrid_lora."), settings, inputs, code.sources(entry, settings), files, **extra
+        )
         write_json(folder / "manifest.json", about)
 
 

@@ -25,7 +25,14 @@ from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.probe import warmup
 
 ENTRY = "hybrid_lora.probe.warmup_rl"
-CHOICES = {"rl.rollouts": {"transformers": [], "vllm": ["vllm"]}}
+CHOICES = {
+    "rl.rollouts": {"transformers": [], "vllm": ["vllm"]},
+    "rl.sources": {
+        "math": ["hybrid_lora.grading.pool"],
+        "science": ["hybrid_lora.grading.pool", "hybrid_lora.grading.choice"],
+        "code": ["hybrid_lora.grading.pool", "hybrid_lora.grading.code", "hybrid_lora.grading.sandbox"],
+    },
+}
 CHECKPOINT = "branches.safetensors"
 OWN = ("steps", "schedule", "weight_decay", "gradient_checkpointing")  # of the warm-up where an objective has them too
 
@@ -50,7 +57,7 @@ def run(settings, model_folder, train_file, out, state, workers=1):
     Writes the same folder as `warmup.run`.
     """
     inputs = {"model": model_folder / "manifest.json", "train": train_file}
-    work = open_state(state, settings, inputs.values(), code.sources(ENTRY))
+    work = open_state(state, settings, inputs.values(), code.sources(ENTRY, settings))
     words, rows = load.tokenizer(model_folder), corpus.read(train_file)
     model, branches = warmup.attach(settings, model_folder)
     records = train(model, branches, words, rows, settings["warmup"], settings["rl"], settings["grading"], work, workers)

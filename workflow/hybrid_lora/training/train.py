@@ -25,6 +25,11 @@ CHOICES = {
         "gspo": ["hybrid_lora.objectives.rl"],
     },
     "objective.rollouts": {"transformers": [], "vllm": ["vllm"]},
+    "objective.sources": {
+        "math": ["hybrid_lora.grading.pool"],
+        "science": ["hybrid_lora.grading.pool", "hybrid_lora.grading.choice"],
+        "code": ["hybrid_lora.grading.pool", "hybrid_lora.grading.code", "hybrid_lora.grading.sandbox"],
+    },
 }
 SHOWN = ("loss", "reward", "kl", *(f"time_{part}_s" for part in PARTS))
 
