@@ -11,6 +11,9 @@ from artifacts import files
 from machine import wait_for
 from pipelines import Pipeline
 
+# What the first attempt gets is less than importing torch takes.
+TOO_LITTLE = ["--set-resources", "model_pretrain:mem_mb=500*attempt**3"]
+ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")
 PATIENCE = 480  # seconds; a busy machine needs minutes for what takes seconds
 
 
@@ -37,12 +40,15 @@ class Story:
                 wait_for(lambda: not self.cluster.run("squeue", "--noheader"), "an empty queue", 30)
             subprocess.run(["umount", "--lazy", self.results], check=False)
 
-    def start(self, arguments=()):
-        """The user's command, always the same."""
-        self.run = Pipeline(self.folder, self.cluster.environment, arguments)
+    def start(self):
+        """The user's command, always the same: the Pipeline."""
+        self.run = Pipeline(self.folder, self.cluster.environment, TOO_LITTLE)
+        return self.run
 
     def hold(self, artifact):
-        """(process, Slurm job) that makes results/`artifact`, held still as soon as it works."""
+        """(process, Slurm job) that makes results/`artifact`, held still as soon as it works; starts Snakemake where it ended."""
+        if self.run is None or self.run.process.poll() is not None:
+            self.start()
 
         def working():
             if self.run.process.poll() is not None:
@@ -71,12 +77,13 @@ class Story:
             process.resume()
 
     def attempts(self, comment, count):
-        """The jobs of one rule, oldest first, once there are `count` and the last has completed."""
+        """The jobs of one rule, oldest first, once there are `count`, all ended, the last one well."""
 
         def ended():
             jobs = [job for job in self.cluster.jobs().values() if job.get("Comment") == comment]
             jobs.sort(key=lambda job: int(job["JobId"]))
-            return jobs if len(jobs) == count and jobs[-1]["JobState"] == "COMPLETED" else None
+            over = not any(job["JobState"] in ACTIVE for job in jobs)
+            return jobs if over and len(jobs) == count and jobs[-1]["JobState"] == "COMPLETED" else None
 
         return wait_for(ended, f"{count} jobs {comment}", PATIENCE)
 

@@ -1,7 +1,7 @@
 """One pipeline that suffers every fault a cluster has, one stage after another, and ends with the undisturbed run's results.
 
-The tests are one story and run in this order. Each holds the process of one job still (SIGSTOP) as soon as it works, so that
-the fault meets it at work however fast the machine is.
+The tests are one story and run in this order; one alone runs what comes before it undisturbed. Each holds the process of one
+job still (SIGSTOP) as soon as it works, so that the fault meets it at work however fast the machine is.
 """
 
 import signal
@@ -10,11 +10,8 @@ import time
 import pytest
 from artifacts import differences
 from machine import wait_for
-from pipelines import Pipeline, clone, unlock
-from steps import Story
-
-# What the first attempt gets is less than importing torch takes.
-TOO_LITTLE = ["--set-resources", "model_pretrain:mem_mb=500*attempt**3"]
+from pipelines import clone, unlock
+from steps import PATIENCE, Story
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +24,7 @@ def story(cluster, tmp_path_factory):
 def test_results_that_cannot_be_written_are_one_line_before_any_job(story):
     story.needs_own_disk()
     story.disk("remount,ro")
-    run = Pipeline(story.folder, story.cluster.environment)
+    run = story.start()
     assert run.finish() == 1
     assert run.said.count("results: cannot be written (Read-only file system)") == 1
     assert "Traceback" not in run.said
@@ -36,7 +33,6 @@ def test_results_that_cannot_be_written_are_one_line_before_any_job(story):
 
 
 def test_a_cancelled_job_is_sent_again_with_more_memory_and_time(story):
-    story.start(TOO_LITTLE)
     process, job = story.hold("data/tiny/train.parquet")
     story.cluster.run("scancel", job)
     story.let_go(process)
@@ -76,11 +72,11 @@ def test_jobs_go_on_without_snakemake_and_are_not_done_twice(story):
     """kill -9 of Snakemake; started again it sends a second job for the file that the first one is still making."""
     process, orphan = story.hold("scores/tiny/default/hybrid.parquet")
     story.run.end()
-    story.start(TOO_LITTLE)
+    story.start()
     assert story.run.finish() == 1
     assert "--unlock" in story.run.said
     unlock(story.folder, story.cluster.environment)
-    story.start(TOO_LITTLE)
+    story.start()
     log = story.results / "logs/scores/tiny.default.hybrid.log"
     wait_for(lambda: f"is being made by Slurm job {orphan}" in log.read_text(errors="replace"), "the second job waiting", 200)
     assert story.cluster.job(orphan)["JobState"] == "RUNNING"
@@ -107,7 +103,6 @@ def test_ctrl_c_takes_the_jobs_along(story):
 
 
 def test_a_controller_that_restarts_loses_nothing(story):
-    story.start(TOO_LITTLE)
     process, job = story.hold("evaluation/hybrid/math-500/completions.parquet")
     story.cluster.stop("slurmctld", signal.SIGKILL)
     story.let_go(process)
@@ -130,11 +125,21 @@ def test_a_full_disk_ends_the_run_and_nothing_finished_is_lost(story):
     assert before.items() <= story.inodes().items()
 
 
-def test_the_same_command_finishes_with_the_undisturbed_results(story, undisturbed):
+def test_what_a_job_finishes_after_snakemake_was_killed_is_kept(story):
     story.make_room()
-    before = story.inodes()
-    story.start(TOO_LITTLE)
+    process, job = story.hold("evaluation/hybrid/math-500/grades.parquet")
+    story.run.end()
+    story.let_go(process)
+    wait_for(lambda: story.cluster.job(job)["JobState"] == "COMPLETED", "the job without Snakemake", PATIENCE)
+    unlock(story.folder, story.cluster.environment)
+    story.made, story.sent = story.inodes(), len(story.cluster.jobs())
+    assert "evaluation/hybrid/math-500/grades.parquet" in story.made
+
+
+def test_the_same_command_finishes_with_the_undisturbed_results(story, undisturbed):
+    story.start()
     assert story.run.finish() == 0, story.run.said[-5000:]
-    assert before.items() <= story.inodes().items(), "what was finished was made again"
+    assert len(story.cluster.jobs()) == story.sent, "what was finished was sent again"
+    assert story.made.items() <= story.inodes().items(), "what was finished was made again"
     assert differences(story.results, undisturbed) == []
     assert not [p for p in (story.results / ".state/leases").rglob("*") if p.is_file()]
