@@ -15,7 +15,7 @@ os.environ.update(
 )
 
 from hybrid_lora import config as configuration
-from hybrid_lora.common import checkpoints, packages
+from hybrid_lora.common import checkpoints, packages, slurm
 from hybrid_lora.common.code import relative_sources
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import check_writable
