@@ -78,6 +78,15 @@ def test_math_with_a_rows_own_options(tmp_path):
     assert found[5]["error"] == "grader: match_types allowed are latex, expr"
 
 
+def test_marks_of_other_programs(tmp_path):
+    """A byte order mark, CR LF, and pandas' NaN for a missing gold."""
+    rows = b'\xef\xbb\xbf{"id": 1, "completion": "5", "gold": 5}\r\n{"id": 2, "completion": "nan", "gold": NaN}\r\n'
+    (tmp_path / "in.jsonl").write_bytes(rows)
+    assert main(["math", "--in", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]) == 0
+    found = read(tmp_path / "out.jsonl")
+    assert [(row["id"], row["correct"], row["error"]) for row in found] == [(1, True, None), (2, None, "grader: no gold answer")]
+
+
 def test_choice(tmp_path):
     options = ["w", "x", "y"]
     rows = [

@@ -5,9 +5,11 @@ that cannot be judged (no gold, tests that are no tests) is a row of the output 
 error of the kind `grader`. Bytes that are no UTF-8 become U+FFFD: they are what a model wrote, and are judged as such.
 """
 
+import codecs
 import contextlib
 import gzip
 import json
+import math
 import sys
 import zlib
 
@@ -60,6 +62,7 @@ def read(path, keys):
     try:
         with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as file:
             for number, line in enumerate(file, 1):
+                line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if line.strip():
                     rows.append(_row(path, number, line))
     except FileNotFoundError:
@@ -122,7 +125,7 @@ def _whole(kind, row):
     if kind != "math":
         return row
     if isinstance(row["gold"], int | float) and not isinstance(row["gold"], bool):
-        row = row | {"gold": str(row["gold"])}
+        row = row | {"gold": str(row["gold"]) if math.isfinite(row["gold"]) else None}  # NaN is a missing value's stand-in
     return row | {"options": {OPTIONS[name]: value for name, value in (row.get("options") or {}).items()}}
 
 
