@@ -76,7 +76,7 @@ def test_mismatch_is_one_line(tmp_path, capsys, ids, samples, message):
 def test_broken_files_and_settings_are_one_line(tmp_path, capsys):
     inputs = files(tmp_path, "math-500", [{"id": "a", "gold": "1"}], [written("a", 0, "1")])
     assert main(["grade", *inputs, "--out", str(tmp_path / "g"), "--settings", '{"sandbox": "limits"}']) == 2
-    assert "program_timeout_s" in capsys.readouterr().err
+    assert "math_timeout_s" in capsys.readouterr().err
     whole = (tmp_path / "c.parquet").read_bytes()
     (tmp_path / "c.parquet").write_bytes(whole[: len(whole) // 2])
     assert grade(tmp_path, inputs) == 2
