@@ -45,7 +45,7 @@ rule grades:
         "results/benchmarks/evaluation/{run}.{benchmark}.grades.tsv"
     conda:
         environment
-    threads: 1
+    threads: lambda w: plan.grading_threads(w.benchmark)
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 60 * attempt,

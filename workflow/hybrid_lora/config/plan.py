@@ -207,6 +207,10 @@ class Plan(Probing, Diagnosis, Comparing, Staging):
         kind = KINDS[self.values["benchmarks"][benchmark]["format"]]
         return {"kind": kind, **{key: self.values["grading"][key] for key in GRADING[kind]}}
 
+    def grading_threads(self, benchmark):
+        """Programs that run at a time; answers take too little time to start more than one process for."""
+        return 4 if KINDS[self.values["benchmarks"][benchmark]["format"]] == "code" else 1
+
     @settings_of("evaluation.metrics")
     def metrics(self, benchmark):
         """Settings of `evaluation metrics`."""
