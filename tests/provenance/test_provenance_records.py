@@ -120,12 +120,15 @@ def test_another_command_and_no_manifest(job):
     assert "no manifest" in texts(job)[0]
 
 
-def test_a_quick_look_reads_a_file_that_is_younger_than_its_manifest(job):
-    put("results/data/d", "other rows")
-    os.utime("results/data/d", (0, 0))
-    assert texts(job, exact=False) == []  # trusted
-    os.utime("results/data/d")
+def test_a_quick_look_reads_what_is_small_or_does_not_look_as_it_was(job, monkeypatch):
+    put("results/data/d", "ROWS")
+    assert "content is not what it was" in texts(job, exact=False)[0]  # small
+    monkeypatch.setattr(records, "LARGE", 0)
+    assert texts(job, exact=False) == []  # trusted: of the size and the time it had
     os.utime("results/data/d.manifest.json", (1, 1))
+    assert "content is not what it was" in texts(job, exact=False)[0]
+    os.utime("results/data/d.manifest.json")
+    put("results/data/d", "more rows")
     assert "content is not what it was" in texts(job, exact=False)[0]
 
 

@@ -14,6 +14,8 @@ RESULTS = "results"
 FOLDER = "manifest.json"
 BESIDE = ".manifest.json"
 NO_ARTIFACTS = ("logs", "benchmarks")  # below results/: what jobs and Snakemake write about themselves
+LARGE = 1_000_000  # bytes of a file that a quick look does not read
+SOON = 600.0  # seconds after its manifest within which Snakemake touches a finished file
 KEYS = {"stage", "settings", "inputs", "code", "outputs"}
 
 
@@ -46,7 +48,7 @@ def listed(path, about):
 
 
 class Records:
-    """Manifests and hashes, each read once. exact: read every file; else trust the hash in a manifest younger than its file."""
+    """Manifests and hashes, each read once. exact: read every file; else trust the manifest of a large one, see `_recorded`."""
 
     def __init__(self, exact):
         self.exact = exact
@@ -101,12 +103,20 @@ class Records:
         self._hashes[str(path)] = sha256
 
     def _recorded(self, path):
+        """The hash in a file's manifest: of one that is missing, or, for a quick look, of a large one that looks as it was."""
         if is_manifest(path) or not path.startswith(f"{RESULTS}/"):
             return None
-        present = os.path.isfile(path)
-        if present and self.exact:
+        try:
+            about = os.stat(path)
+        except FileNotFoundError:
+            about = None
+        if about is not None and (self.exact or about.st_size < LARGE):
             return None
         place = self.place(path)
-        if place is None or (present and os.path.getmtime(path) > os.path.getmtime(place)):
+        if place is None:
             return None
-        return self.read(place)["outputs"].get(os.path.basename(path))
+        name, found = os.path.basename(path), self.read(place)
+        as_it_was = about is None or (
+            about.st_size == found.get("sizes", {}).get(name) and about.st_mtime <= os.path.getmtime(place) + SOON
+        )
+        return found["outputs"].get(name) if as_it_was else None
