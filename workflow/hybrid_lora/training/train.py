@@ -21,8 +21,8 @@ ENTRY = "hybrid_lora.training.train"
 CHOICES = {
     "objective.algorithm": {
         "sft": ["hybrid_lora.objectives.sft"],
-        "grpo": ["hybrid_lora.objectives.rl"],
-        "gspo": ["hybrid_lora.objectives.rl"],
+        "grpo": ["hybrid_lora.objectives.rl", "hybrid_lora.objectives.rewards", "hybrid_lora.objectives.held_out"],
+        "gspo": ["hybrid_lora.objectives.rl", "hybrid_lora.objectives.rewards", "hybrid_lora.objectives.held_out"],
     },
     "objective.rollouts": {"transformers": [], "vllm": ["vllm"]},
     "objective.sources": {
