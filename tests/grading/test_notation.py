@@ -58,6 +58,16 @@ def test_stated_answers(text, gold):
     assert math.grade(text, "8", 5).correct is False
 
 
+def test_a_gold_may_be_a_solution_that_only_ends_in_the_answer():
+    gold = "He eats 3 eggs, and 16 - 3 - 4 = <<16-3-4=9>>9 are left.\nShe makes 9 * 2 = $<<9*2=18>>18 every day at the market."
+    assert math.grade("The answer is 18.", gold, 5).correct is True
+    assert math.grade("#### 9", gold, 5).correct is False
+    assert (
+        math.grade("The answer is 1,200.", "So there are 1,200 of them in 7 days, thus the number is 1,200 apples.", 5).correct
+        is True
+    )
+
+
 def test_nothing_to_rewrite_is_left_as_it_is():
     for text in ("5", r"\frac{1}{2}", "(1,2)", r"\text{10:30 a.m.}", "1,234", "x=5"):
         assert notation.normal(text) == text

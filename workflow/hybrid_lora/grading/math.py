@@ -22,6 +22,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,12}")
 _BOLD = re.compile(r"\\(?:text|textbf|mathbf|mathrm|boldsymbol|bm)\{\s*(\(?)(-?[0-9]{1,12})((?(1)\)))\s*\}")  # \textbf{(051)}
 _DELIMITED = re.compile(r"(?<!\\)\$|\\\(|\\\[|\\f?boxed")
 _LATEX = re.compile(r"\\[a-zA-Z!,;{}$%]|[\^_{}]|[a-zA-Z)]\s*[=<>+*/-]|^[(\[].*[)\]]$|^[a-zA-Z]$|\d[a-zA-Z]\b|\d,(?:\s|-)")
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")  # GSM8K's annotations: 9 * 2 = $<<9*2=18>>18
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d\d")  # 1,22 in a gold: a number as well as two
 
 
@@ -74,6 +75,7 @@ def extract(text, integers=True):
     answer = stated.minerva(text) or (_boxed(text) if integers else boxed.group(text)) or stated.last(text)
     if answer is None:
         answer = text.strip() if len(text) <= LONGEST_ANSWER else text[-LONGEST_ANSWER:].strip().rpartition("\n")[2]
+        answer = _CALCULATOR.sub("", answer)
     answer = answer.strip()
     return answer if 0 < len(answer) <= LONGEST_ANSWER else None
 
@@ -141,7 +143,9 @@ def _parse_gold(gold, seconds, match_types=None):
         return _parse(right, seconds, match_types)
     if _DECIMAL_COMMA.fullmatch(right):
         return _parse(f"\\boxed{{{right}}}", seconds) + _parse(right, seconds)
-    return _parse(right if _DELIMITED.search(right) else f"\\boxed{{{right}}}", seconds)
+    if _DELIMITED.search(right) or stated.prose(right):
+        return _parse(right, seconds)
+    return _parse(f"\\boxed{{{right}}}", seconds)
 
 
 def _parse(answer, seconds, match_types=None):
