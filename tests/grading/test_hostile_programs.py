@@ -154,6 +154,9 @@ def test_a_leftover_would_be_seen():
     token = uuid.uuid4().hex
     process = subprocess.Popen(["sleep", "60"], env=os.environ | {"TOKEN": token})
     try:
+        deadline = time.monotonic() + 5
+        while not running(token) and time.monotonic() < deadline:
+            time.sleep(0.01)  # its environment is empty for a moment while it starts
         assert len(running(token)) == 1
     finally:
         process.kill()

@@ -47,5 +47,6 @@ def test_the_scratch_folder_is_removed_whatever_is_in_it(tmp_path, monkeypatch):
     text = (
         "import os\nopen('f', 'w').close()\nos.mkdir('closed', 0)\nfor _ in range(2000):\n    os.mkdir('d')\n    os.chdir('d')\n"
     )
-    assert sandbox.run(["-c", text], b"", "limits", 30).status == 0
+    result = sandbox.run(["-c", text], b"", "limits", 30)
+    assert result.status == 0 or result.overflow == "files"  # too deep to be looked into, where it takes that long
     assert os.listdir(tmp_path) == []
