@@ -174,7 +174,7 @@ def test_adopting_nothing_and_while_snakemake_runs(copy, tmp_path):
     assert "no such file; run this in the folder" in ours_elsewhere(tmp_path, copy)
     locks = copy / ".snakemake/locks"
     locks.mkdir(parents=True)
-    (locks / "0.output.lock").write_text("results/report/index.md\n")
+    (locks / "0.output.lock").write_text("results/report/table1.md\n")
     assert "Snakemake runs here now" in ours(copy, "adopt", *CONFIG, status=2)
 
 
@@ -196,7 +196,7 @@ def test_why_follows_the_chain(finished):
         lines = ours(finished, "why", TABLE, *CONFIG).splitlines()
         assert lines[0] == f"{TABLE} is stale:"
         assert "  setting digits: was 1, now 2 [report.table1.digits in config/config.yaml]" in lines
-        first = lines.index("  input results/evaluation/io/aime-25/metrics.json and 1 more like it are stale too:")
+        first = lines.index("  input results/evaluation/io/aime-25/metrics.json and 4 more like it are stale too:")
         assert lines[first + 1] == "    input results/evaluation/io/aime-25/completions.parquet is stale too:"
         found = re.fullmatch(r" +setting temperature: was 1(\.0)?, now 0.7 \[(\S+) in (\S+)\]", lines[first + 2])
         assert found.group(2, 3) == ("benchmarks.aime-25.temperature", "config/tiny.yaml")
@@ -225,7 +225,6 @@ def test_why_names_code_packages_and_inputs(copy):
     ("file", "said"),
     [
         ("results/nothing.json", "no such file or target, and nothing in this configuration makes it"),
-        ("results/README.md", "not an artifact"),
         ("Snakefile", "not an artifact"),
     ],
 )
@@ -297,7 +296,7 @@ def test_a_failed_job_says_why(copy):
     ours(copy, "adopt", *CONFIG)
     shutil.rmtree(copy / "results/evaluation/io/gpqa")
     with edited(copy, "workflow/hybrid_lora/evaluation/prompts.py", '"""\n', '"""\nraise ValueError("no such prompt")\n'):
-        snakemake(copy, "results/evaluation/io/gpqa/completions.parquet", check=False)
+        snakemake(copy, "--", "results/evaluation/io/gpqa/completions.parquet", check=False)
         said = ours(copy, "status", *CONFIG)
     assert states(said)["io"]["gpqa"].startswith("failed")
     assert "no such prompt" in said and "results/logs/evaluation/io.gpqa.completions.log" in said
