@@ -28,7 +28,14 @@ class Pipeline:
         command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *options, *arguments]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=user_environment(folder, environment), stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=folder,
+                env=user_environment(folder, environment),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                # Tests that a script starts with `&` ignore Ctrl-C, and their children would too.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     @property
