@@ -220,7 +220,7 @@ def test_default_precision_by_the_command(model_folder, corpus_files, tmp_path):
         ({"adalora": ENTRY | {"target_rank": 6}}, r"adalora\.initial_rank is 6, must be more than target_rank, 6"),
         ({"adalora": ENTRY | {"final_share": 0.8}}, r"steps is 8: .*final_share 0\.8 pruning would end at step 2"),
         ({"warmup": TRAINING | {"steps": 2}}, r"steps is 2: .* end at step 1; it must be after step 1"),
-        ({"warmup": TRAINING | {"batch_size": 65}}, r"train\.parquet: 64 usable rows, probes\.\*\.warmup\.batch_size is 65"),
+        ({"warmup": TRAINING | {"batch_size": 65}}, r"train\.parquet: 64 rows, probes\.\*\.warmup\.batch_size is 65"),
     ],
 )
 def test_bad_input_is_one_line(model_folder, corpus_files, tmp_path, change, message):

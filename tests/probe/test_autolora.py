@@ -40,10 +40,10 @@ def settings(weights="module", training=(), **entry):
 
 def run(chosen, model_folder, corpus_files, folder, monkeypatch):
     """The branches at the end of a run, the parts of the rows, and the rows of every batch in turn."""
-    kept = {"batches": []}
-    attach, split, backward = autolora.attach, autolora.split, loop.backward
+    kept = {"batches": [], "parts": []}
+    attach, encode, backward = autolora.attach, loop.encode, loop.backward
     monkeypatch.setattr(autolora, "attach", lambda *a: kept.setdefault("branches", attach(*a)))
-    monkeypatch.setattr(autolora, "split", lambda *a: kept.setdefault("parts", split(*a)))
+    monkeypatch.setattr(loop, "encode", lambda *a: kept["parts"].append(encode(*a)) or kept["parts"][-1])
     monkeypatch.setattr(loop, "backward", lambda m, rows, *a: (kept["batches"].append(rows), backward(m, rows, *a))[1])
     autolora.run(chosen, model_folder, corpus_files[0], folder / "autolora", folder / "state")
     return kept["branches"], kept["parts"], kept["batches"]
@@ -73,7 +73,7 @@ def test_steps_equal_steps_by_hand(model_folder, corpus_files, tmp_path, monkeyp
     found, parts, rows = run(chosen, model_folder, corpus_files, tmp_path, monkeypatch)
     monkeypatch.undo()
     assert [len(part) for part in parts] == [45, 19]
-    ids = [{id(row) for row in part} for part in parts]
+    ids = [{id(row) for row in part.encoded.values()} for part in parts]
     batch_ids = [{id(row) for row in batch} for batch in rows]
     sizes = [len(batch) for batch in rows]
     assert sizes == [4, 4, 4, 4] and not ids[0] & ids[1]
@@ -165,7 +165,7 @@ def test_resumes_exactly(model_folder, corpus_files, tmp_path, monkeypatch, weig
 def test_held_out_order_is_of_the_epoch(model_folder, corpus_files, tmp_path, monkeypatch):
     """Four batches of the 19 held-out rows an epoch, no row twice in one, and another order in the next."""
     _, parts, rows = run(settings(training={"steps": 8}), model_folder, corpus_files, tmp_path, monkeypatch)
-    place = {id(row): i for i, row in enumerate(parts[1])}
+    place = {id(row): i for i, row in parts[1].encoded.items()}
     order = [place[id(row)] for batch in rows[1::2] for row in batch]
     assert len(set(order[:16])) == len(set(order[16:])) == 16 and order[:16] != order[16:]
 

@@ -122,7 +122,7 @@ def test_output_energy_is_that_of_the_branch_on_real_tokens(model_folder, warm, 
     table, about = measurements.read(tmp_path / "o.parquet")
     assert about["kind"] == "outputs"
     model, branches = warmup.restore(model_folder, warm, "float32")
-    rows = outputs.sample(corpus.read(corpus_files[0]), OUTPUTS, "x")
+    rows = outputs.sample(corpus_files[0], OUTPUTS)
     words = load.tokenizer(model_folder)
     for t in range(2):
         encoded = [batches.encode(words, row["messages"], 64) for row in rows[3 * t : 3 * t + 3]]
@@ -143,11 +143,10 @@ def test_output_energy_is_that_of_the_branch_on_real_tokens(model_folder, warm, 
 
 
 def test_more_sampled_batches_keep_the_first(corpus_files):
-    rows = corpus.read(corpus_files[0])
-    few, many = (outputs.sample(rows, OUTPUTS | {"batches": n}, "x") for n in (2, 5))
-    assert [row["id"] for row in many[: len(few)]] == [row["id"] for row in few]
-    with pytest.raises(UserError, match=r"x: 64 rows; probes\.\*\.lora_drop\.batches \* batch_size needs 300"):
-        outputs.sample(rows, OUTPUTS | {"batches": 100}, "x")
+    few, many = (outputs.sample(corpus_files[0], OUTPUTS | {"batches": n}) for n in (2, 5))
+    assert many[: len(few)] == few and len(many) == 15
+    with pytest.raises(UserError, match=r"train\.parquet: 64 rows; probes\.\*\.lora_drop\.batches \* batch_size needs 300"):
+        outputs.sample(corpus_files[0], OUTPUTS | {"batches": 100})
 
 
 @pytest.fixture(scope="module")

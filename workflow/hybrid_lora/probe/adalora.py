@@ -25,7 +25,6 @@ from hybrid_lora.common import code
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.common.state import close_state, open_state
-from hybrid_lora.contracts import corpus
 from hybrid_lora.modeling import candidates, load, loss
 from hybrid_lora.probe import importances, loop
 
@@ -42,7 +41,7 @@ def run(settings, model_folder, train, out, state):
     timing = schedule(settings["adalora"], options["steps"])
     work = open_state(state, settings, inputs.values(), code.sources(ENTRY))
     words = load.tokenizer(model_folder)
-    encoded = loop.encode(words, corpus.read(train), options, train)
+    encoded = loop.encode(words, train, options)
     model = load.model(model_folder, options["dtype"])
     loss.check(model)
     load.set_checkpointing(model, options["gradient_checkpointing"])
@@ -196,7 +195,7 @@ def _train(adapted, pruning, encoded, pad_id, options, work):
             return found.loss, found.tokens
 
         # Each part's loss holds the whole penalty; parts are weighted by their share of tokens, so it counts once.
-        total = loop.backward(adapted, [encoded[i] for i in rows], pad_id, options, forward)
+        total = loop.backward(adapted, encoded.batch(rows), pad_id, options, forward)
         nll = sum(part.nll * part.tokens for part in parts) / sum(part.tokens for part in parts)
         optimizer.step()
         pruning.step(step + 1)

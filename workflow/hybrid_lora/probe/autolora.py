@@ -45,8 +45,8 @@ def run(settings, model_folder, train, out, state):
     inputs = {"model": model_folder / "manifest.json", "train": train}
     work = open_state(state, settings, inputs.values(), code.sources(ENTRY))
     words = load.tokenizer(model_folder)
-    encoded = loop.encode(words, corpus.read(train), options, train)
-    parts = split(encoded, entry["validation_share"], options, train)
+    training, held = split(corpus.count(train), entry["validation_share"], options, train)
+    parts = [loop.encode(words, train, *part) for part in ((options, training), (_held_out(options), held))]
     model = load.model(model_folder, options["dtype"])
     branches = attach(model, settings["rank"], entry["weights"], options["seed"])
     loss.check(model.to(load.device()))
@@ -58,20 +58,24 @@ def run(settings, model_folder, train, out, state):
     close_state(work)
 
 
-def split(rows, share, options, where):
-    """(training part, held-out part) of `rows` by a seeded shuffle; `share` of them, rounded, is held out.
+def split(total, share, options, where):
+    """(numbers of the rows to train on, of those held out) of `total` by a seeded shuffle; `share`, rounded, is held out.
 
     UserError if a part is smaller than a batch; where: the file the rows are from.
     """
     generator = torch.Generator().manual_seed(derive(options["seed"], "autolora-split"))
-    order = torch.randperm(len(rows), generator=generator).tolist()
-    held = round(share * len(rows))
-    if min(held, len(rows) - held) < options["batch_size"]:
+    order, held = torch.randperm(total, generator=generator).tolist(), round(share * total)
+    if min(held, total - held) < options["batch_size"]:
         raise UserError(
-            f"{where}: probes.*.autolora.validation_share {share} leaves {len(rows) - held} rows to train on and {held} held "
+            f"{where}: probes.*.autolora.validation_share {share} leaves {total - held} rows to train on and {held} held "
             f"out, probes.*.warmup.batch_size is {options['batch_size']}"
         )
-    return [rows[i] for i in order[held:]], [rows[i] for i in order[:held]]
+    return order[held:], order[:held]
+
+
+def _held_out(options):
+    """The options under which the order of held-out rows is drawn."""
+    return options | {"seed": derive(options["seed"], "autolora-held-out")}
 
 
 class Softmax(nn.Module):
@@ -127,7 +131,6 @@ def _train(model, branches, parts, pad_id, options, entry, work):
     weights = {f"{name}.weight": weight_of(branch, entry["weights"]) for name, branch in branches.items()}
     inner = torch.optim.AdamW(matrices.values(), lr=entry["learning_rate"], weight_decay=0.0)
     outer = torch.optim.Adam(weights.values(), lr=entry["alpha_learning_rate"], betas=tuple(entry["alpha_betas"]))
-    held_options = options | {"seed": derive(options["seed"], "autolora-held-out")}
     model.train()
 
     def descend(optimizer, others, chosen):
@@ -141,8 +144,8 @@ def _train(model, branches, parts, pad_id, options, entry, work):
         return value
 
     def update(step, rows):
-        value = descend(inner, weights, [training[i] for i in rows])
-        chosen = [held[i] for i in loop.rows_of(step, held_options, len(held))]
+        value = descend(inner, weights, training.batch(rows))
+        chosen = held.batch(loop.rows_of(step, _held_out(options), len(held)))
         return {"loss": value, "validation_loss": descend(outer, matrices, chosen)}
 
     def state():

@@ -8,7 +8,7 @@ import torch
 from hybrid_lora.common import code, manifest
 from hybrid_lora.common.files import directory_artifact, write_json
 from hybrid_lora.common.state import close_state, open_state
-from hybrid_lora.contracts import corpus, history, weights
+from hybrid_lora.contracts import history, weights
 from hybrid_lora.modeling import candidates, load, loss
 from hybrid_lora.probe import loop
 
@@ -21,7 +21,7 @@ def run(settings, model_folder, train, out, state):
     inputs = {"model": model_folder / "manifest.json", "train": train}
     work = open_state(state, settings, inputs.values(), code.sources(ENTRY))
     words = load.tokenizer(model_folder)
-    encoded = loop.encode(words, corpus.read(train), options, train)
+    encoded = loop.encode(words, train, options)
     model = load.model(model_folder, "float32")  # a bf16 step at 1e-6 would be lost
     names = {c.module for c in candidates.find(model)}
     if settings["full"]["weights"] == "candidates":
@@ -47,7 +47,7 @@ def _train(model, encoded, pad_id, options, work):
     model.train()
 
     def update(step, rows):
-        chosen = [encoded[i] for i in rows]
+        chosen = encoded.batch(rows)
         value = loop.backward(model, chosen, pad_id, options, autocast=options["dtype"] == "bfloat16")
         optimizer.step()
         optimizer.zero_grad()

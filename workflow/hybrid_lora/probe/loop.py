@@ -5,6 +5,7 @@ warm-up goes on where it was, to the same bits. So does a decoder's dropout: tor
 """
 
 import contextlib
+import functools
 import math
 import time
 
@@ -14,6 +15,7 @@ from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.progress import Progress
 from hybrid_lora.common.seeds import derive
+from hybrid_lora.contracts import corpus
 from hybrid_lora.modeling import batches, load, loss
 from hybrid_lora.modeling.stopping import Stopping
 
@@ -71,13 +73,43 @@ def _restored(what, work, optimizers, restore):
     return saved["records"]
 
 
-def encode(words, rows, options, where):
-    """[(token ids, prompt length)] of the rows that keep a target within max_length; UserError if less than a batch."""
-    encoded = [batches.encode(words, row["messages"], options["max_length"]) for row in rows]
-    encoded = [(ids, prompt) for ids, prompt in encoded if prompt < len(ids)]  # cut before the answer: nothing to learn
-    if len(encoded) < options["batch_size"]:
-        raise UserError(f"{where}: {len(encoded)} usable rows, probes.*.warmup.batch_size is {options['batch_size']}")
-    return encoded
+class Rows:
+    """The rows of a corpus that a training will ask for, tokenized: a corpus of gigabytes is neither kept nor tokenized whole.
+
+    len() is the number of all rows, which the order of batches is drawn over.
+    """
+
+    def __init__(self, total, encoded):
+        self.total, self.encoded = total, encoded  # {row number: (token ids, prompt length)}
+
+    def __len__(self):
+        return self.total
+
+    def batch(self, numbers):
+        """[(token ids, prompt length)] of these rows, less those that `max_length` cuts before their answer."""
+        return [self.encoded[i] for i in numbers if i in self.encoded]
+
+
+def encode(words, train, options, numbers=None):
+    """The `Rows` of all steps from the corpus file `train`; numbers: of the rows that count as the corpus, None for all.
+
+    UserError if they are less than a batch, or where none of a step's rows keeps a target within max_length.
+    """
+    numbers = range(corpus.count(train)) if numbers is None else numbers
+    if len(numbers) < options["batch_size"]:
+        raise UserError(f"{train}: {len(numbers)} rows, probes.*.warmup.batch_size is {options['batch_size']}")
+    steps = [rows_of(step, options, len(numbers)) for step in range(options["steps"])]
+    found = corpus.pick(train, ("messages",), {numbers[i] for step in steps for i in step})
+    encoded = {}
+    for i in {i for step in steps for i in step}:
+        ids, prompt = batches.encode(words, found[numbers[i]]["messages"], options["max_length"])
+        if prompt < len(ids):
+            encoded[i] = ids, prompt
+    rows = Rows(len(numbers), encoded)
+    empty = next((step for step, chosen in enumerate(steps, 1) if not rows.batch(chosen)), None)
+    if empty:
+        raise UserError(f"{train}: none of the rows of step {empty} keeps a target within max_length {options['max_length']}")
+    return rows
 
 
 def backward(model, chosen, pad_id, options, forward=loss.next_token_loss, autocast=False):
@@ -102,9 +134,13 @@ def rows_of(step, options, total):
     """Row numbers of a step's batch: whole batches from a permutation that depends on (seed, epoch) alone."""
     per_epoch = total // options["batch_size"]
     epoch, position = divmod(step, per_epoch)
-    generator = torch.Generator().manual_seed(derive(options["seed"], "warmup-order", epoch))
-    order = torch.randperm(total, generator=generator)
+    order = _order(options["seed"], epoch, total)
     return order[position * options["batch_size"] : (position + 1) * options["batch_size"]].tolist()
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed, epoch, total):
+    return torch.randperm(total, generator=torch.Generator().manual_seed(derive(seed, "warmup-order", epoch)))
 
 
 def _set_rates(optimizers, rates, factor):

@@ -21,7 +21,7 @@ ENTRY = "hybrid_lora.probe.outputs"
 def run(settings, model_folder, warm, train, out, state):
     """settings: the `lora_drop` section of config `probes`."""
     inputs = {"model": model_folder / "manifest.json", "warmup": warm / "manifest.json", "train": train}
-    rows = sample(corpus.read(train), settings, train)
+    rows = sample(train, settings)
     work = open_state(state, settings, inputs.values(), code.sources(ENTRY))
     words = load.tokenizer(model_folder)
     model, branches = warmup.restore(model_folder, warm, settings["dtype"])
@@ -40,13 +40,15 @@ def run(settings, model_folder, warm, train, out, state):
     close_state(work)
 
 
-def sample(rows, settings, where):
+def sample(train, settings):
     """Training rows of all batches, drawn without replacement from the seed; more batches leave the first ones as they are."""
-    needed = settings["batches"] * settings["batch_size"]
-    if len(rows) < needed:
-        raise UserError(f"{where}: {len(rows)} rows; probes.*.lora_drop.batches * batch_size needs {needed}")
+    needed, total = settings["batches"] * settings["batch_size"], corpus.count(train)
+    if total < needed:
+        raise UserError(f"{train}: {total} rows; probes.*.lora_drop.batches * batch_size needs {needed}")
     generator = torch.Generator().manual_seed(derive(settings["seed"], "lora-drop-sample"))
-    return [rows[i] for i in torch.randperm(len(rows), generator=generator)[:needed].tolist()]
+    chosen = torch.randperm(total, generator=generator)[:needed].tolist()
+    rows = corpus.pick(train, ("messages",), chosen)
+    return [rows[i] for i in chosen]
 
 
 @torch.inference_mode()

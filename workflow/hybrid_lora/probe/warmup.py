@@ -12,7 +12,7 @@ from hybrid_lora.common import code, manifest
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import directory_artifact, read_json, write_json
 from hybrid_lora.common.state import close_state, open_state
-from hybrid_lora.contracts import corpus, history, weights
+from hybrid_lora.contracts import history, weights
 from hybrid_lora.modeling import load, loss, svd_lora
 from hybrid_lora.probe import loop
 
@@ -25,7 +25,7 @@ def run(settings, model_folder, train, out, state):
     inputs = {"model": model_folder / "manifest.json", "train": train}
     work = open_state(state, settings, inputs.values(), code.sources(ENTRY))
     words = load.tokenizer(model_folder)
-    encoded = loop.encode(words, corpus.read(train), options, train)
+    encoded = loop.encode(words, train, options)
     model, branches = attach(settings, model_folder)
     records = _next_token(model, branches, encoded, words.pad_token_id, options, work)
     publish(out, branches, records, settings, inputs, ENTRY)
@@ -62,7 +62,7 @@ def _next_token(model, branches, encoded, pad_id, options, work):
     model.train()
 
     def update(step, rows):
-        value = loop.backward(model, [encoded[i] for i in rows], pad_id, options)
+        value = loop.backward(model, encoded.batch(rows), pad_id, options)
         optimizer.step()
         optimizer.zero_grad()
         return value
