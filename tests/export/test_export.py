@@ -73,6 +73,7 @@ def work(tmp_path_factory, model_folder, corpus_files):
                 samples=folder / "samples.parquet",
                 state=root / "state" / run,
                 workers=1,
+                programs=[],
             )
         )
     return root

@@ -4,10 +4,12 @@ Declared outputs are deleted by Snakemake before a job and on failure, so work i
 differs means that the state belongs to another computation: it is discarded, and the log says so.
 """
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
+from hybrid_lora.common import manifest
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json, sha256_file, sha256_json, write_json
 
@@ -44,6 +46,25 @@ def _difference(path, stamp):
         return "unreadable"
 
 
+def published(folder, manifests, settings, inputs, code):
+    """Whether an earlier process has published all and was killed after it had removed its state; said in the log.
+
+    manifests: paths of those of all that the computation makes; settings, inputs ({name: path}) and code: as they tell.
+    """
+    shutil.rmtree(_gone(folder), ignore_errors=True)
+    if Path(folder).exists() or not all(manifest.tells(path, settings, inputs, code) for path in manifests):
+        return False
+    print("all is published already, by a process that ended after that; nothing to do", flush=True)
+    return True
+
+
 def close_state(folder):
-    """Remove the state of a computation whose declared outputs are written."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove the state of a computation whose declared outputs are written: all at once, so that no part of it is taken up."""
+    gone = _gone(folder)
+    shutil.rmtree(gone, ignore_errors=True)
+    os.replace(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _gone(folder):
+    return Path(folder).with_name(f"{Path(folder).name}.gone")

@@ -10,10 +10,12 @@ from trl import SFTConfig, SFTTrainer
 
 from hybrid_lora.common import code
 from hybrid_lora.common.files import directory_artifact
-from hybrid_lora.common.state import close_state, open_state
+from hybrid_lora.common.state import close_state, open_state, published
 from hybrid_lora.contracts import corpus
 from hybrid_lora.model import publish, tokenizer
 from hybrid_lora.modeling import batches, resuming, trainer
+
+ENTRY = "hybrid_lora.model.pretrain"
 
 
 class PretrainingTrainer(resuming.ExactResume, SFTTrainer):
@@ -22,7 +24,10 @@ class PretrainingTrainer(resuming.ExactResume, SFTTrainer):
 
 def run(settings, train, out, state):
     """settings: {name, tokenizer, architecture, pretraining} of config `models`; train: corpus Parquet."""
-    work = open_state(state, settings, [train], code.sources("hybrid_lora.model.pretrain"))
+    closure = code.sources(ENTRY)
+    if published(state, [out / "manifest.json"], settings, {"train": train}, closure):
+        return
+    work = open_state(state, settings, [train], closure)
     rows = corpus.read(train)
     words = tokenizer.train([row["messages"] for row in rows], **settings["tokenizer"])
     options = settings["pretraining"]

@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from hybrid_lora.common import cli
+from hybrid_lora.common import cli, code, state
 
 # command -> (module, what it does); each `run` takes (settings, model, train, out, state)
 TRAININGS = {
@@ -46,6 +46,10 @@ def _command(subparsers, name, run, module, summary, paths, folders):
 def _train(arguments):
     module = importlib.import_module(f"hybrid_lora.probe.{arguments.module}")
     extra = {"workers": arguments.workers} if "workers" in arguments else {}
+    inputs = {"model": arguments.model / "manifest.json", "train": arguments.train}
+    closure = code.sources(module.ENTRY, arguments.settings)
+    if state.published(arguments.state, [arguments.out / "manifest.json"], arguments.settings, inputs, closure):
+        return
     module.run(arguments.settings, arguments.model, arguments.train, arguments.out, arguments.state, **extra)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hybrid_lora.common import checkpoints, code, manifest
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import directory_artifact, remove_rests, write_json
-from hybrid_lora.common.state import close_state, open_state
+from hybrid_lora.common.state import close_state, open_state, published
 from hybrid_lora.contracts import corpus, history, samples
 from hybrid_lora.modeling import batches, fast_layers, hybrid, load, resuming, trainer
 from hybrid_lora.objectives import reporting, rewards, rl, sft
@@ -44,8 +44,7 @@ def run(arguments):
     if arguments.programs:
         inputs["programs"] = arguments.programs[0]
     closure = code.sources(ENTRY, settings)
-    if not arguments.state.exists() and all(manifest.tells(p, settings, inputs, closure) for p in _manifests(arguments)):
-        print("all is published already, by a process that was killed after that; nothing to do", flush=True)
+    if published(arguments.state, _manifests(arguments), settings, inputs, closure):
         return
     work = open_state(arguments.state, settings, inputs.values(), closure)
     remove_rests(arguments.out, arguments.history, arguments.trainable, arguments.samples)
