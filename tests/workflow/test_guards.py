@@ -20,6 +20,7 @@ LAYERS = {
     "config": {"config", "contracts", "common"},
     "export": {"export", "modeling", "contracts", "common"},
     "provenance": {"provenance", "config", "contracts", "common"},
+    "plan": {"plan", "allocation", "config", "modeling", "contracts", "common"},
 }
 MODULE_STAGES = [stage for stage in STAGES if stage != "config"]
 

@@ -8,7 +8,7 @@ from hybrid_lora.common import cli
 
 STAGES = ("config", "data", "model", "probe", "scores", "allocation", "training", "evaluation", "report")
 LIBRARIES = ("grading",)  # below the stages, with commands of their own
-COMMANDS = ("export",)  # across the stages, each a command itself
+COMMANDS = ("export", "plan")  # across the stages, each a command itself
 ACROSS = ("provenance",)  # their commands look at all stages and stand beside them
 
 
