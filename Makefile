@@ -26,7 +26,7 @@ $(error RUNS is '$(RUNS)'; allowed: default, all)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo readme test test-cluster setup-vllm test-vllm lint lock conda clean
+.PHONY: help setup demo readme test test-cluster test-matrix setup-vllm test-vllm lint lock conda clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ test: $(PACKAGE)  ## run all tests; ARGS="tests/report -k figure2" picks some
 
 test-cluster: $(PACKAGE)  ## run the tests on a real Slurm of their own (Debian or Ubuntu, root); minutes
 	$(WITH_PATH) $(BIN)/pytest -m cluster tests/slurm $(ARGS)
+
+test-matrix: $(PACKAGE)  ## run the tests of what reruns and of results that travel; many minutes
+	$(WITH_PATH) $(BIN)/pytest -m matrix tests/workflow $(ARGS)
 
 # vLLM's CPU build asks for torch's CPU build, and brings packages that are built for CUDA on the general index: an
 # environment of its own. They break transformers' imports beside a CPU torch, and text needs none of them.

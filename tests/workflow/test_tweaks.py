@@ -8,6 +8,8 @@ import pytest
 import tweaking
 from samples import conversations
 
+pytestmark = pytest.mark.matrix
+
 TWEAKS = tweaking.tweaks()
 EXPECTED = tweaking.expected()
 REAL = [name for name, tweak in TWEAKS.items() if tweak.get("real")]
