@@ -14,7 +14,7 @@ EXAMPLE = """
   hybrid_lora plan --run 1.5b-gspo-hybrid
   hybrid_lora plan --run 1.5b-gspo-hybrid --model qwen2.5-7b --config 'objectives={gspo: {rollouts: vllm}}'
 Works from shapes alone: no weights are loaded and nothing is fetched. Memory is by the formula of hybrid_lora.plan.memory,
-not yet compared with a GPU's peak; hours and disk are estimates, at most what the settings allow.
+compared with a GPU's by tests/benchmarks/plan_memory.py; hours and disk are estimates, at most what the settings allow.
 """
 TEXT = {"description": SUMMARY, "epilog": EXAMPLE, "formatter_class": argparse.RawDescriptionHelpFormatter}
 

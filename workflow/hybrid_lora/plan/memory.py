@@ -12,7 +12,7 @@ largest counts. What a layer keeps for its backward pass follows from how transf
 
 With checkpointing a layer keeps its input alone, and one layer's activations exist at a time. Logits are made in tiles of
 4,096 tokens by 32,768 words (TRL's fused LM head), folded in place by its Triton kernels. tests/plan checks the formula
-against every allocation of real training steps; it has not been compared with a GPU's peak yet.
+against every allocation of real training steps and against measured peaks; tests/benchmarks/plan_memory.py measures more.
 """
 
 from dataclasses import dataclass
@@ -150,7 +150,8 @@ def _activations(shape, trained, step):
     if everything and not step.fast:
         norms += 2 * shape.hidden * 4
     if step.fast and not everything:
-        inputs, gated = 2 * shape.hidden, 2 * wide  # one input for q, k, v and one for gate, up; attention's output; gate, up
+        # One input for q, k, v and one for gate, up; q, k, v before their rotation are one tensor, which v keeps alive.
+        inputs, gated = 2 * shape.hidden + heads + keys, 2 * wide
     else:
         inputs = sum(_own_input(shape, trained, step, c) for c in shape.candidates) / shape.layers
         gated = (2 if step.fast else 3) * wide
@@ -171,10 +172,15 @@ def _own_input(shape, trained, step, candidate):
 def _workspace(shape, trained, step):
     """Bytes of the gradients in one layer's backward pass beyond what it frees on the way, highest at the MLP's down.
 
-    That of down's input (in float32 where PEFT casts it so) and three as wide as the residual stream.
+    That of down's input (in float32 where PEFT casts it so) and three as wide as the residual stream. Our fast layers' MLP is one
+    operation: it holds the gradients of gate and up too before it frees what it kept.
     """
-    cast = trained.fft is not None and not step.fast
-    return step.tokens * ((4 if cast else step.compute) * shape.width("gate") + 3 * 4 * shape.hidden)
+    width = shape.width("gate")
+    if trained.fft is None or not step.fast:
+        gradients = (step.compute if trained.fft is None else 4) * width
+    else:
+        gradients = 3 * step.compute * width
+    return step.tokens * (gradients + 3 * 4 * shape.hidden)
 
 
 def _tile(shape, step):
