@@ -41,7 +41,7 @@ def everything(finished, tmp_path_factory):
     """A copy of the finished tiny checkout in which every rule has run."""
     folder = tmp_path_factory.mktemp("every rule") / "checkout"
     shutil.copytree(finished, folder, symlinks=True)
-    (folder / "own-data").mkdir()
+    (folder / "own-data").mkdir(exist_ok=True)
     rows = [
         {"unique_id": f"own/{i}", "problem": f"What is {i} + {i}?", "answer": str(2 * i), "solution": "It is. " * 60_000}
         for i in range(4)
