@@ -40,7 +40,7 @@ plan = Plan(
     ),
 )
 
-slurm.wait_for_controller()
+slurm.mend()
 # No part of any job's settings: what is watched changes no result.
 os.environ["HYBRID_LORA_LOGGING"] = json.dumps(plan.values["logging"])
 # No part of any job's settings: how safely work is kept changes no result.

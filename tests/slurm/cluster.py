@@ -19,10 +19,24 @@ import socket
 import stat
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import psutil
-from cluster_settings import ACCOUNT, ACCOUNTING, CGROUP, CPUS, GPUS, GRES, MEMORY_MB, QOS, SLURM, SLURMDBD, memory_limits
+from cluster_settings import (
+    ACCOUNT,
+    ACCOUNTING,
+    CGROUP,
+    CPUS,
+    GPUS,
+    GRES,
+    MEMORY_CGROUPS,
+    MEMORY_MB,
+    QOS,
+    SLURM,
+    SLURMDBD,
+    memory_limits,
+)
 from machine import SBIN, Unavailable, free_ports, install, wait_for
 
 LINK = Path("/etc/slurm/slurm.conf")
@@ -62,6 +76,10 @@ class Cluster:
             self.stop(name)
         if LINK.is_symlink() and Path(os.readlink(LINK)) == self.folder / "slurm.conf":
             LINK.unlink()
+        groups = MEMORY_CGROUPS / f"slurm_{self.node}"
+        for group in [*sorted(filter(Path.is_dir, groups.rglob("*")), reverse=True), groups]:
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
     def run(self, *command, check=True):
         """Standard output of one of Slurm's commands."""
@@ -85,7 +103,7 @@ class Cluster:
         wait_for(lambda: "UP" in self.run("scontrol", "ping", check=False).split(), "slurmctld")
 
     def start_node(self):
-        self._start("slurmd", ["slurmd", "-D", "-N", self.host])
+        self._start("slurmd", ["slurmd", "-D"])
 
     def fail_node(self):
         """What a power cut does: slurmd and everything that runs under it are gone at once, and the controller notices.
@@ -98,7 +116,7 @@ class Cluster:
             with contextlib.suppress(psutil.Error):
                 for process in [step, *step.children(recursive=True)]:
                     process.kill()
-        self.run("scontrol", "update", f"NodeName={self.host}", "State=DOWN", "Reason=not responding")
+        self.run("scontrol", "update", f"NodeName={self.node}", "State=DOWN", "Reason=not responding")
 
     def steps(self):
         """The slurmstepd processes of the jobs that run now."""
@@ -133,6 +151,11 @@ class Cluster:
     def host(self):
         return socket.gethostname().split(".")[0]
 
+    @property
+    def node(self):
+        """The node's name, no other cluster's on this machine: control groups are called after it."""
+        return f"node-{zlib.crc32(str(self.folder).encode()):08x}"
+
     def _is_step(self, process):
         """Is this a slurmstepd of ours? Each listens on a socket in our spool folder."""
         with contextlib.suppress(psutil.Error):
@@ -159,6 +182,7 @@ class Cluster:
         values = dict(
             vars(self),
             host=self.host,
+            node=self.node,
             controller_port=controller_port,
             node_port=node_port,
             database_port=database_port,

@@ -12,7 +12,7 @@ CPUS, MEMORY_MB, GPUS = 16, 400_000, 2
 ACCOUNT, QOS = "lab", "long"
 
 # The kernel's own out-of-memory killer where its control groups can be written; else slurmd watches and kills.
-MEMORY_CGROUP = Path("/sys/fs/cgroup/memory/cgroup.procs")
+MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
 BY_KERNEL = {"task_plugin": "task/cgroup", "gather": "NoOverMemoryKill"}
 BY_WATCHING = {"task_plugin": "task/none", "gather": "OverMemoryKill"}
 CGROUP = "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\n"
@@ -20,7 +20,7 @@ CGROUP = "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\n"
 
 def memory_limits():
     """The settings that hold jobs to the memory that they asked for."""
-    return BY_KERNEL if os.access(MEMORY_CGROUP, os.W_OK) else BY_WATCHING
+    return BY_KERNEL if os.access(MEMORY_CGROUPS / "cgroup.procs", os.W_OK) else BY_WATCHING
 
 
 # KillWait, cred_expire (how long a requeued job waits) and the intervals are shorter than a site's, so that faults pass
@@ -60,10 +60,10 @@ KillWait=3
 PropagateResourceLimits=NONE
 GresTypes=gpu
 AccountingStorageType={storage}
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
-PartitionName=cpu Nodes={host} Default=YES State=UP PriorityTier=1
-PartitionName=gpu Nodes={host} State=UP PriorityTier=1
-PartitionName=urgent Nodes={host} State=UP PriorityTier=10 PreemptMode=OFF
+NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+PartitionName=cpu Nodes={node} Default=YES State=UP PriorityTier=1
+PartitionName=gpu Nodes={node} State=UP PriorityTier=1
+PartitionName=urgent Nodes={node} State=UP PriorityTier=10 PreemptMode=OFF
 """
 
 ACCOUNTING = """\
@@ -75,7 +75,7 @@ AccountingStorageEnforce=associations,limits,qos
 AccountingStorageTRES=gres/gpu
 """
 
-GRES = "NodeName={host} Name=gpu File={folder}/gpu[0-{last_gpu}]\n"
+GRES = "NodeName={node} Name=gpu File={folder}/gpu[0-{last_gpu}]\n"
 
 SLURMDBD = """\
 AuthType=auth/munge

@@ -11,8 +11,8 @@ from artifacts import files
 from machine import wait_for
 from pipelines import Pipeline
 
-# What the first attempt gets is less than importing torch takes.
-TOO_LITTLE = ["--set-resources", "model_pretrain:mem_mb=500*attempt**3"]
+# What the first attempt gets is far less than importing torch takes; just below it the kernel thrashes for minutes.
+TOO_LITTLE = ["--set-resources", "model_pretrain:mem_mb=350*attempt**4"]
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")
 PATIENCE = 480  # seconds; a busy machine needs minutes for what takes seconds
 

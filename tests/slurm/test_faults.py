@@ -45,7 +45,7 @@ def test_a_cancelled_job_is_sent_again_with_more_memory_and_time(story):
 def test_a_job_that_takes_more_memory_than_it_asked_for_is_sent_again_with_more(story):
     first, second = story.attempts("rule_model_pretrain_wildcards_tiny", 2)
     assert first["JobState"] in ("OUT_OF_MEMORY", "FAILED", "CANCELLED")
-    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("500M", "4000M")
+    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("350M", "5600M")
     assert second["JobState"] == "COMPLETED"
     printed = "".join(path.read_text() for path in (story.results / "logs/slurm").rglob(f"{first['JobId']}.log"))
     assert "oom" in printed or "exceeded memory limit" in printed
