@@ -193,7 +193,7 @@ def saved_rows(state):
 def test_engine_is_ended_by_sigterm(terminated):
     rows, started = terminated
     assert len(rows) == 29 * 40
-    assert started and psutil.wait_procs(started, timeout=60)[1] == []
+    assert started and psutil.wait_procs(started, timeout=20)[1] == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["Ctrl-C", "kill -9"])
