@@ -29,7 +29,7 @@ TWEAKS = {  # file, old, new
     "a comment": ("Snakefile", "rule all", "# a comment\nrule all"),
 }
 DIAGNOSED = (
-    r"diagnose|[+](k|seed)\d|perturbation|outputs|adalora|autolora|full-(warmup|sensitivity)|^scores/(?!.*[.]hybrid[.]tsv)"
+    r"diagnose|[+](k|seed)\d|perturbation|outputs|adalora|autolora|full-|^scores/(?!.*[.]hybrid[.]tsv)"
 )
 SAME = ("rule", "input", "log", "params", "code", "conda_env", "software_stack_hash", "input_checksums", "record_format_version")
 
