@@ -28,9 +28,7 @@ TWEAKS = {  # file, old, new
     "a run more": ("config/tiny.tsv", "io\ttiny", "io2\ttiny\tio\t-\t-\t1\nio\ttiny"),
     "a comment": ("Snakefile", "rule all", "# a comment\nrule all"),
 }
-DIAGNOSED = (
-    r"diagnose|[+](k|seed)\d|perturbation|outputs|adalora|autolora|full-|^scores/(?!.*[.]hybrid[.]tsv)"
-)
+DIAGNOSED = r"diagnose|[+](k|seed)\d|perturbation|outputs|adalora|autolora|full-|^scores/(?!.*[.]hybrid[.]tsv)"
 SAME = ("rule", "input", "log", "params", "code", "conda_env", "software_stack_hash", "input_checksums", "record_format_version")
 
 
