@@ -41,10 +41,13 @@ plan = Plan(
 )
 
 slurm.mend()
-# No part of any job's settings: what is watched changes no result.
-os.environ["HYBRID_LORA_LOGGING"] = json.dumps(plan.values["logging"])
-# No part of any job's settings: how safely work is kept changes no result.
-os.environ[checkpoints.ENVIRONMENT] = json.dumps(plan.values["checkpoints"])
+# No part of any job's settings: what is watched, and how safely work is kept, change no result.
+os.environ.update(
+    {
+        "HYBRID_LORA_LOGGING": json.dumps(plan.values["logging"]),
+        checkpoints.ENVIRONMENT: json.dumps(plan.values["checkpoints"]),
+    }
+)
 
 
 # Only with `--sdm apptainer`.
@@ -52,7 +55,7 @@ container: plan.values["compute"]["container"]
 
 
 def code(command, settings=None):
-    """The package's files that a command runs, as rule inputs; settings: of the job, where they choose among them."""
+    """The package's files that a command runs, as inputs of rules; `settings` of the job may choose among them."""
     return relative_sources(f"hybrid_lora.{command}", os.getcwd(), settings)
 
 
@@ -68,14 +71,17 @@ def heavy(paths):
     be that large is therefore `ancient`, and rules track its manifest instead, which holds its hash.
     """
     return [
-        path if path.endswith("/manifest.json") else ancient(path) for path in paths
+        path if os.path.basename(path) == "manifest.json" else ancient(path)
+        for path in paths
     ]
 
 
 def manifests(*paths):
     """The manifests beside heavy files; a folder is given by its own."""
     return [
-        f"{path}.manifest.json" for path in paths if not path.endswith("/manifest.json")
+        f"{path}.manifest.json"
+        for path in paths
+        if os.path.basename(path) != "manifest.json"
     ]
 
 
