@@ -1,11 +1,15 @@
 """Checks the configuration before any job, and gives the rules `plan` (settings of jobs) and `code` (files a command runs)."""
 
+import gc
 import json
 import os
 import sys
 
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
+
+# Planning thousands of jobs makes millions of objects that stay: looking for garbage among them takes a sixth of the time.
+gc.disable()
 
 package = os.path.join(workflow.basedir, "workflow")
 sys.path.insert(0, package)
@@ -100,6 +104,8 @@ def names(values):
 
 # Before the first job is sent; not in a dry run.
 onstart:
+    gc.freeze()
+    gc.enable()
     asked(check_writable, "results")
 
 
