@@ -4,8 +4,8 @@
 
 A random model of the shape with a tokenizer of 300 tokens: it ends a completion about every 300 tokens, so lengths differ as
 they do with real ones. Bare: one `LLM.generate` on all prompts, in the same order. Ours: the command itself, batches written
-to disk included. In turns, each in a fresh process; timed from the engine's being ready and warm to the last completion,
-medians. Ours over bare is to be at least 0.9. On a CPU use `--shape tiny` and set VLLM_CPU_KVCACHE_SPACE.
+to disk included. In turns, each in a fresh process; timed from the engine's being ready, and warm after as many completions, to
+the last completion, medians. Ours over bare is to be at least 0.9. On a CPU use `--shape tiny` and set VLLM_CPU_KVCACHE_SPACE.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def bare(model, problems, settings):
     params = [SamplingParams(**common, seed=derive(0, "bare", i) % 2**31) for i in range(len(inputs))]
     extra = {"enforce_eager": chosen["enforce_eager"], "enable_chunked_prefill": None if load.device().type == "cuda" else False}
     engine = LLM(model=str(model), runner="generate", dtype=settings["dtype"], enable_prefix_caching=True, **extra)
-    engine.generate(inputs[:8], params[:8], use_tqdm=False)
+    engine.generate(inputs, params, use_tqdm=False)
     began = time.monotonic()
     outputs = engine.generate(inputs, params, use_tqdm=False)
     return {"seconds": time.monotonic() - began, "tokens": sum(len(output.outputs[0].token_ids) for output in outputs)}
@@ -78,7 +78,7 @@ def ours(model, problems, settings):
     @contextlib.contextmanager
     def timed(*given):
         with real(*given) as engine:
-            engine(["Compute 1+1."] * 8, 0)
+            engine([f"Compute {i}+1." for i in range(problems_of(problems) * settings["samples"])], 1)
             times.append(time.monotonic())
             yield engine
             times.append(time.monotonic())
@@ -89,6 +89,10 @@ def ours(model, problems, settings):
         places = {"model": model, "policy": [], "benchmark": problems, "out": out, "state": Path(folder) / "state"}
         complete.run(argparse.Namespace(settings=settings, **places))
         return {"seconds": times[1] - times[0], "tokens": sum(row["tokens"] for row in completions.read(out))}
+
+
+def problems_of(path):
+    return len(benchmarks.read(path)[0])
 
 
 def measured(side, folder, settings):

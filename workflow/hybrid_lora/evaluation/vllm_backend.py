@@ -91,12 +91,12 @@ class Engine:
 
     async def _batch(self, prompts, seed):
         seeds = [derive(seed, "sample", i) % 2**31 for i in range(len(prompts))]
-        named = ((prompt, own, f"{seed}-{i}") for i, (prompt, own) in enumerate(zip(prompts, seeds)))
+        inputs = self._tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        named = ((tokens, own, f"{seed}-{i}") for i, (tokens, own) in enumerate(zip(inputs, seeds)))
         return await asyncio.gather(*(self._one(*request) for request in named))
 
-    async def _one(self, prompt, seed, name):
-        tokens = {"prompt_token_ids": self._tokenizer(prompt, add_special_tokens=False)["input_ids"]}
-        async for output in self._core.generate(tokens, self._params(seed), name):
+    async def _one(self, tokens, seed, name):
+        async for output in self._core.generate({"prompt_token_ids": tokens}, self._params(seed), name):
             found = output.outputs[0]  # the final one alone
         # vLLM's own text lacks the start of a character that was cut off; decoded here, both backends write the same.
         text = self._tokenizer.decode(found.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
