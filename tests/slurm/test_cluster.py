@@ -1,12 +1,16 @@
 """The cluster itself: where its daemons listen, what its jobs see, and that nothing is left of it."""
 
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 from cluster import LINK, Cluster
 from machine import Unavailable, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["without slurmdbd", "with slurmdbd"])
@@ -37,6 +41,14 @@ def test_a_job_gets_its_gpu_and_its_memory_is_held_to_the_limit(running, tmp_pat
     assert done.returncode != 0
     assert "memory" in done.stderr.lower()
     assert time.monotonic() - began < 20
+
+
+def test_a_job_knows_its_end_whether_slurm_tells_it_or_is_asked(running, tmp_path):
+    said = "from hybrid_lora.common.job_time import job_end; print(job_end())"
+    command = f"unset SLURM_JOB_END_TIME; PYTHONPATH={ROOT / 'workflow'} {sys.executable} -c '{said}'"
+    out = tmp_path / "out"
+    running.run("sbatch", "--wait", "--time=7", "--mem=500", f"--output={out}", f"--wrap={command}")
+    assert abs(float(out.read_text()) - (time.time() + 420)) < 30
 
 
 def test_an_urgent_job_takes_the_place_of_another_which_is_requeued(running):

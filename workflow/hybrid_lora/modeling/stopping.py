@@ -7,7 +7,6 @@ it is, and what the step before it left is saved. Several processes have to agre
 
 import os
 import signal
-import sys
 import threading
 import time
 
@@ -16,6 +15,7 @@ from transformers import TrainerCallback
 
 from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import Interrupted
+from hybrid_lora.common.job_time import job_end
 
 PERIOD_S = 0.5  # between two looks at the clock
 
@@ -89,7 +89,7 @@ class Stopping(TrainerCallback):
 
     def _no_time(self):
         left = max(self.end - time.time(), 0)
-        self.reason = f"the end of the job's time in {left:.0f} s (SLURM_JOB_END_TIME)"
+        self.reason = f"the end of the job's time in {left:.0f} s (Slurm)"
         self.status = os.EX_TEMPFAIL
 
     def _asked(self, number, frame):
@@ -108,13 +108,3 @@ class Stopping(TrainerCallback):
             if self.reason is None and time.time() + self.margin() > self.end:
                 self._no_time()
                 os.kill(os.getpid(), signal.SIGTERM)
-
-
-def job_end():
-    """When Slurm will end this job, in seconds since 1970, or None; what is no number is said and left out."""
-    value = os.environ.get("SLURM_JOB_END_TIME")
-    try:
-        return float(value) if value else None
-    except ValueError:
-        print(f"SLURM_JOB_END_TIME is '{value}', not a number of seconds: not heeded", file=sys.stderr, flush=True)
-        return None
