@@ -23,6 +23,7 @@ from hybrid_lora.common import checkpoints, packages, slurm
 from hybrid_lora.common.code import relative_sources
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import check_writable
+from hybrid_lora.config.patterns import exactly
 from hybrid_lora.config.plan import Plan
 
 try:
@@ -97,11 +98,6 @@ def asked(question, *arguments):
         raise WorkflowError(str(error))
 
 
-def names(values):
-    """A wildcard constraint that matches exactly these names."""
-    return "|".join(map(re.escape, values)) or "(?!)"
-
-
 # Before the first job is sent; not in a dry run.
 onstart:
     gc.freeze()
@@ -110,11 +106,11 @@ onstart:
 
 
 wildcard_constraints:
-    model=names(plan.values["models"]),
-    probe=names([*plan.values["probes"], *plan.derived_probes()]),
-    corpus=names(plan.values["corpora"]),
-    run=names(plan.runs),
-    benchmark=names(plan.values["benchmarks"]),
-    allocation=names(plan.every_allocation),
+    model=exactly(plan.values["models"]),
+    probe=exactly([*plan.values["probes"], *plan.derived_probes()]),
+    corpus=exactly(plan.values["corpora"]),
+    run=exactly(plan.runs),
+    benchmark=exactly(plan.values["benchmarks"]),
+    allocation=exactly(plan.every_allocation),
     chunk=r"\d+",
     criterion=r"[a-z0-9-]+",

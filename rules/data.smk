@@ -99,7 +99,7 @@ rule stage_data:
     benchmark:
         "results/benchmarks/data/{source}.stage.tsv"
     wildcard_constraints:
-        source=names(plan.hub_data()),
+        source=exactly(plan.hub_data()),
     conda:
         environment
     threads: 1

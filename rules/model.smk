@@ -10,7 +10,7 @@ rule model_fetch:
     benchmark:
         "results/benchmarks/model/{model}.tsv"
     wildcard_constraints:
-        model=names(plan.models_from("hub", "local")),
+        model=exactly(plan.models_from("hub", "local")),
     conda:
         environment
     threads: 1
@@ -36,7 +36,7 @@ rule stage_model:
     benchmark:
         "results/benchmarks/model/{model}.stage.tsv"
     wildcard_constraints:
-        model=names(plan.models_from("hub")),
+        model=exactly(plan.models_from("hub")),
     conda:
         environment
     threads: 1
@@ -65,7 +65,7 @@ rule model_pretrain:
     benchmark:
         "results/benchmarks/model/{model}.tsv"
     wildcard_constraints:
-        model=names(plan.models_from("scratch")),
+        model=exactly(plan.models_from("scratch")),
     conda:
         environment
     threads: 2

@@ -11,7 +11,7 @@ rule warmup:
     benchmark:
         "results/benchmarks/probe/{model}.{probe}.warmup.tsv"
     wildcard_constraints:
-        probe=names(plan.warmed_up_by("nll")),
+        probe=exactly(plan.warmed_up_by("nll")),
     conda:
         environment
     threads: 2
@@ -40,7 +40,7 @@ rule warmup_rl:
     benchmark:
         "results/benchmarks/probe/{model}.{probe}.warmup.tsv"
     wildcard_constraints:
-        probe=names(plan.warmed_up_by("rl")),
+        probe=exactly(plan.warmed_up_by("rl")),
     conda:
         environment
     threads: 2
