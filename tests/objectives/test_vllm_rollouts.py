@@ -16,11 +16,14 @@ pytest.importorskip("vllm", reason="vLLM is not installed; on a CPU: make test-v
 from peft import PeftModel
 from samples import conversations
 from transformers import Qwen2Config, Qwen2ForCausalLM
+from trl.generation import vllm_generation
+from vllm import SamplingParams
+from vllm.logprobs import FlatLogprobs
 from vllm.model_executor.layers import utils
 
 from hybrid_lora.model import tokenizer
 from hybrid_lora.modeling import hybrid, load, trainer
-from hybrid_lora.objectives import rl, vllm_sync
+from hybrid_lora.objectives import rl, timing, vllm_outputs, vllm_sync
 
 FFT = ["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"]
 LORA = ["model.layers.0.self_attn.k_proj", "model.layers.1.mlp.gate_proj"]
@@ -158,6 +161,30 @@ def test_it_samples_from_the_policy(trained):
     assert max(differences) < 0.05
     assert records[0]["kl"] == 0.0 < records[-2]["kl"]
     assert [r["time_sync_s"] > 0 for r in records if "loss" in r] == [True, False, True, False]
+
+
+def test_the_parts_sum_to_the_step(trained):
+    """The weights' way to the engine, which lies inside the sampling, is not counted twice."""
+    records = trained[3]
+    parts = sum(record[f"time_{part}_s"] for record in records[1:] for part in timing.PARTS)
+    passed = records[-1]["elapsed_s"] - records[0]["elapsed_s"]
+    assert 0.9 * passed < parts <= passed + 0.01
+
+
+def test_flat_outputs_are_read_as_trl_reads_them(trained):
+    """The engine makes flat log-probabilities and no text; other ones still go TRL's way."""
+    engine = trained[0].vllm_generation
+    assert engine.generation_kwargs == vllm_outputs.SAMPLING
+    common = {"n": 2, "temperature": 1.0, "max_tokens": 24, "logprobs": 0, "seed": 1}
+    prompts = [{"prompt_token_ids": [5, 6, 7]}, {"prompt_token_ids": [9, 8]}]
+    plain = engine.llm.generate(prompts, SamplingParams(**common), use_tqdm=False)
+    flat = engine.llm.generate(prompts, SamplingParams(**common, **vllm_outputs.SAMPLING), use_tqdm=False)
+    assert [one.token_ids for o in flat for one in o.outputs] == [one.token_ids for o in plain for one in o.outputs]
+    assert all(isinstance(one.logprobs, FlatLogprobs) and one.text == "" for o in flat for one in o.outputs)
+    read = vllm_generation.extract_logprobs
+    as_trl = read.__wrapped__(flat)
+    assert tuple([[list(one) for one in found] for found in part] for part in read(flat)) == as_trl
+    assert read(plain) == read.__wrapped__(plain) == as_trl
 
 
 def test_the_engine_does_not_see_our_files(trained, folder):

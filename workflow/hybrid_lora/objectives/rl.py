@@ -16,7 +16,7 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import load, trainer
 from hybrid_lora.modeling.resuming import ExactResume
-from hybrid_lora.objectives import reporting, rewards, vllm_sync
+from hybrid_lora.objectives import reporting, rewards, vllm_outputs, vllm_sync
 from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.objectives.optimizer import TwoRates
 from hybrid_lora.objectives.timing import Timed
@@ -66,6 +66,7 @@ def pieces(rows, settings, seed, work, grading, workers, run):
             raise UserError("objectives.*.rollouts is vllm, which is not installed; use the GPU lock or rollouts: transformers")
         for name, value in PRIVATE.items():
             os.environ.setdefault(name, value)
+        vllm_outputs.read_flat()
     usable = rewards.verifiable(rows, settings["sources"])
     if not usable:
         raise UserError(f"corpus {settings['corpus']}: no row of sources {', '.join(settings['sources'])} can be verified")
@@ -156,4 +157,6 @@ def _engine(chosen):
         "vllm_enable_sleep_mode": chosen["sleep"],
         "vllm_server_base_url": chosen["server"],
         "vllm_group_port": chosen["group_port"],
+        # a server is asked over HTTP, which knows no such settings
+        **({"generation_kwargs": vllm_outputs.SAMPLING} if chosen["mode"] == "colocate" else {}),
     }
