@@ -11,7 +11,6 @@ own, medians. Ours over bare is to be at least 0.8. On a CPU: --shape tiny, and 
 """
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
@@ -125,10 +124,10 @@ def bare(folder, given):
 
 
 def measured(side, folder):
-    """The rows of one side, in a process of its own."""
+    """What one side found, in a process of its own; what the engine prints goes to stderr."""
     command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", str(folder)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | HOST)
-    return json.loads(done.stdout.splitlines()[-1])
+    subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | HOST)
+    return json.loads((folder / f"{side}.json").read_text())
 
 
 def speed(rows, *parts):
@@ -163,14 +162,17 @@ def show(result):
 
 def main():
     given = options()
+    if given.generations < 2:
+        sys.exit("rollouts: --generations must be at least 2; the first is not counted")
     if given.side:
-        with contextlib.redirect_stdout(sys.stderr):
-            rows = {"ours": ours, "bare": bare}[given.side](Path(given.folder), given)
-        print("\n" + json.dumps(rows), flush=True)
+        folder = Path(given.folder)
+        rows = {"ours": ours, "bare": bare}[given.side](folder, given)
+        (folder / f"{given.side}.json").write_text(json.dumps(rows), encoding="utf-8")
         return
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        vllm_throughput.build(Path(folder) / "model", given.shape)
+        folder = Path(folder)
+        vllm_throughput.build(folder / "model", given.shape)
         rows = measured("ours", folder) | measured("bare", folder)
     speeds = {name: speed(found, "generate") for name, found in rows.items()}
     speeds["ours_with_sync"] = speed(rows["ours"], "generate", "sync")
