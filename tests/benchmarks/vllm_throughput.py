@@ -140,6 +140,7 @@ def main():
             for side, found in speeds.items():
                 result = measured(side, folder, settings)
                 found.append(result["tokens"] / result["seconds"])
+                print(f"{side}: {found[-1]:.0f} tokens/s, {result['seconds']:.1f} s", flush=True)
     medians = {side: statistics.median(found) for side, found in speeds.items()}
     result = {"shape": given.shape, "tokens_per_s": medians, "rounds": speeds, "ratio": medians["ours"] / medians["bare"]}
     print(json.dumps(result, indent=1))
