@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from hybrid_lora.common import alive, lease
+from hybrid_lora.common import alive, lease, ranks
 from hybrid_lora.common.errors import Interrupted, UserError
 from hybrid_lora.common.files import read_json
 
@@ -69,8 +69,12 @@ def run(parser, argv=None):
     command = [parser.prog, *(sys.argv[1:] if argv is None else argv)]
     try:
         _say_where()
+        if not ranks.first():
+            arguments.run(arguments)
+            return 0
         with lease.held(outputs, command) as finished:
             if finished:
+                ranks.say(ranks.STOP)
                 print("hybrid_lora: that one has finished it; nothing is left to do", file=sys.stderr)
                 return 0
             with alive.shown(outputs):
@@ -78,7 +82,8 @@ def run(parser, argv=None):
     except UserError as error:
         return _failed(error)
     except Interrupted as stop:
-        print(f"hybrid_lora: {stop}", file=sys.stderr)
+        if ranks.first():  # all are stopped together
+            print(f"hybrid_lora: {stop}", file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
         print("hybrid_lora: interrupted", file=sys.stderr)
@@ -91,7 +96,8 @@ def run(parser, argv=None):
 
 
 def _failed(reason):
-    print(f"hybrid_lora: error: {reason}", file=sys.stderr)
+    which = "" if ranks.first() else f" (process {ranks.rank()})"
+    print(f"hybrid_lora: error{which}: {reason}", file=sys.stderr)
     return 2
 
 

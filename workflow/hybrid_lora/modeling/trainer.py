@@ -1,18 +1,19 @@
 """What every Hugging Face Trainer of ours shares: quiet arguments, progress lines with an ETA, a record per step."""
 
 import math
-import os
 import time
 
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from hybrid_lora.common import checkpoints
+from hybrid_lora.common import checkpoints, ranks
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.progress import Progress
 
+# Every step must be in the record, but printing each is our callback's business, not the Trainer's. Several processes: every
+# trained weight is used in every pass, and need not be looked for.
 QUIET = {"report_to": "none", "disable_tqdm": True, "logging_steps": 1, "logging_nan_inf_filter": False}
-# Every step must be in the record, but printing each is our callback's business, not the Trainer's.
+QUIET |= {"ddp_find_unused_parameters": False}
 
 
 def recomputation():
@@ -21,7 +22,16 @@ def recomputation():
     Reentrant checkpointing makes no graph in the first pass and saves a GPU from waiting for the CPU; it does not go with
     several processes. The numbers are the same.
     """
-    return {"use_reentrant": torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", 1)) == 1}
+    return {"use_reentrant": torch.cuda.is_available() and ranks.count() == 1}
+
+
+def share(batch, unit, what, of_what):
+    """This process's part of a batch given over all processes; UserError if all of them cannot have a multiple of `unit`."""
+    processes = ranks.count()
+    if processes > 1 and batch % (unit * processes):
+        by = f"{of_what} * {processes} processes"
+        raise UserError(f"objectives.*: {what} is {batch}, must be a multiple of {by}, {unit * processes}")
+    return batch // processes
 
 
 class Record(TrainerCallback):
@@ -63,7 +73,8 @@ class Record(TrainerCallback):
         if control.should_save and not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
             self._stop("a weight is not finite", args, state)
         shown = {k: float(logs[k]) for k in self.show if k in logs}
-        self.progress.step(state.global_step - self.progress.done, **shown)
+        if state.is_world_process_zero:
+            self.progress.step(state.global_step - self.progress.done, **shown)
 
     def _stop(self, found, args, state):
         last = checkpoints.steps(args.output_dir)[-1:]

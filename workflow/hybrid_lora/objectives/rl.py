@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
+from hybrid_lora.common import ranks
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import load, trainer
@@ -49,7 +50,7 @@ def build(model, peft, words, rows, settings, seed, work, callbacks, grading, wo
     if built.use_vllm:
         vllm_sync.attach(built)
     built.time_steps()
-    if settings["algorithm"] == "gspo" and window(settings) == 1:
+    if settings["algorithm"] == "gspo" and window(settings) == 1 and ranks.first():
         print("note: with one update per generation every ratio is 1, and gspo is the same as grpo", flush=True)
     return built
 
@@ -109,7 +110,12 @@ def _dataset(rows, settings, seed):
 
 def _arguments(settings, seed, work, weights, run):
     size = settings["device_batch_size"]
-    completions = settings["prompts_per_generation"] * settings["group_size"]
+    completions = trainer.share(
+        settings["prompts_per_generation"] * settings["group_size"],
+        settings["updates_per_generation"] * size,
+        "prompts_per_generation * group_size",
+        "updates_per_generation * device_batch_size",
+    )
     return GRPOConfig(
         output_dir=str(work),
         max_steps=settings["steps"],

@@ -49,11 +49,12 @@ def _dataset(rows, words, settings, seed):
 
 
 def _arguments(settings, seed, work, run):
+    size = settings["device_batch_size"]
     return SFTConfig(
         output_dir=str(work),
         max_steps=settings["steps"],
-        per_device_train_batch_size=settings["device_batch_size"],
-        gradient_accumulation_steps=settings["batch_size"] // settings["device_batch_size"],
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=trainer.share(settings["batch_size"], size, "batch_size", "device_batch_size") // size,
         learning_rate=settings["learning_rate"]["full"],
         lr_scheduler_type=settings["schedule"],
         warmup_steps=settings["warmup_steps"],

@@ -28,7 +28,8 @@ class Watch(TrainerCallback):
         """One optimizer step."""
         if "loss" not in logs:
             return
-        self._warn(logs, state.global_step)
+        if state.is_world_process_zero:
+            self._warn(logs, state.global_step)
         if self.samples["count"] and state.global_step % self.samples["every"] == 0:
             self.rows += self._sampled(state.global_step)
             if state.is_world_process_zero:

@@ -4,7 +4,7 @@ import platform
 import shutil
 from pathlib import Path
 
-from hybrid_lora.common import checkpoints, code, manifest
+from hybrid_lora.common import checkpoints, code, manifest, ranks
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import directory_artifact, remove_rests, write_json
 from hybrid_lora.common.state import close_state, open_state, published
@@ -44,10 +44,9 @@ def run(arguments):
     if arguments.programs:
         inputs["programs"] = arguments.programs[0]
     closure = code.sources(ENTRY, settings)
-    if published(arguments.state, _manifests(arguments), settings, inputs, closure):
+    work = _work(arguments, settings, inputs, closure)
+    if work is None:
         return
-    work = open_state(arguments.state, settings, inputs.values(), closure)
-    remove_rests(arguments.out, arguments.history, arguments.trainable, arguments.samples)
     words = load.tokenizer(arguments.model)
     full = settings["placement"] == "full"  # everything is trained, and the KL's reference is computed as the policy is
     model = load.model(arguments.model, "float32" if full else settings["objective"]["dtype"])
@@ -67,11 +66,28 @@ def run(arguments):
     if settings["objective"]["fast_layers"] and fast_layers.usable(built):
         fast_layers.apply(built.model)
     counts = placement.trainable_counts(built.model)
-    print(f"{counts['fft']:,} parameters in full + {counts['lora']:,} LoRA of {counts['all']:,}", flush=True)
+    if ranks.first():
+        print(f"{counts['fft']:,} parameters in full + {counts['lora']:,} LoRA of {counts['all']:,}", flush=True)
     resuming.train(record.quiet(built), record.what, best.problem)
+    if ranks.count() > 1:
+        built.accelerator.end_training()
+    if not ranks.first():
+        return
     samples.write(arguments.samples, watch.rows if watch else [], {"run": settings["run"]})
     _publish(arguments, inputs, words, record, best, counts)
     close_state(work)
+
+
+def _work(arguments, settings, inputs, closure):
+    """The folder of resumable state, None where nothing is left to do; the first process makes it, the others wait."""
+    if not ranks.first():
+        return Path(arguments.state) if ranks.heard() == ranks.GO else None
+    done = published(arguments.state, _manifests(arguments), settings, inputs, closure)
+    work = None if done else open_state(arguments.state, settings, inputs.values(), closure)
+    if work:
+        remove_rests(arguments.out, arguments.history, arguments.trainable, arguments.samples)
+    ranks.say(ranks.GO if work else ranks.STOP)
+    return work
 
 
 def _build(model, peft, words, rows, settings, work, callbacks, workers):

@@ -1,0 +1,188 @@
+"""Training on two processes, started by `accelerate launch`, equals training on one with the same global batch."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import replayed
+from killing import Materials, differences
+from safetensors.torch import load_file
+
+from hybrid_lora.__main__ import main
+from hybrid_lora.common import checkpoints
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.modeling import trainer
+from hybrid_lora.objectives.rl import RLTrainer
+
+HERE = Path(__file__).parent
+RATES = {"learning_rate": {"full": 1e-3, "lora": 1e-3}, "schedule": "constant", "warmup_steps": 0}
+SFT = RATES | {"steps": 6, "save_every": 2}
+REPLAYED = SFT | {"rewards": {"accuracy": 0.0, "format": 0.0, "length": 1.0}, "max_completion_tokens": 16}
+SHOWN = ("loss", "reward", "grad_norm", "validation_loss", "ratio/token_deviation", "completions/mean_length")
+# TRL's log averages these over the tokens of one pass of all processes, then over passes: comparable if a pass is an update.
+OF_A_PASS = ("kl", "entropy", "clip_ratio/region_mean")
+
+
+@pytest.fixture(scope="module")
+def materials(tmp_path_factory):
+    """Without dropout, which each process draws for itself."""
+    made = Materials(tmp_path_factory.mktemp("materials"))
+    value = json.loads((made.folder / "a.json").read_text())
+    value["lora"]["dropout"] = 0.0
+    (made.folder / "a.json").write_text(json.dumps(value))
+    return made
+
+
+def arguments(materials, out, objective, placement="criterion", **change):
+    """Arguments of `training train`; placement: criterion (the hybrid) or lora."""
+    command = list(map(str, materials.command(objective, out, **change)))
+    settings = json.loads(command[-1]) | {"placement": placement, "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
+    if placement == "lora":
+        where = command.index("--allocation")
+        del command[where : where + 2]
+    return [*command[:-1], json.dumps(settings)]
+
+
+def start(command, log, processes=2, *options, **environment):
+    """The launcher's process; its output goes to `log`."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    line = [*launch, *(options or ["--multi_gpu"])] if processes > 1 else [sys.executable]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    path = f"{HERE.parents[1] / 'workflow'}:{HERE.parent}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
+    with log.open("w") as out:
+        return subprocess.Popen([*line, str(HERE / "replayed.py"), *command], stdout=out, stderr=out, env=environment)
+
+
+def finished(command, log, processes=2, *options, **environment):
+    process = start(command, log, processes, *options, **environment)
+    assert process.wait(300) == 0, log.read_text()
+    return log.read_text()
+
+
+def compare(one, two, shown=SHOWN, tolerance=1e-5):
+    """Two folders of outputs: every step's record and the weights that were kept."""
+    a, b = (pq.read_table(folder / "history.parquet").to_pylist() for folder in (one, two))
+    assert [r["step"] for r in a] == [r["step"] for r in b]
+    for name in shown:
+        if name in a[0]:
+            for x, y in zip(a, b, strict=True):
+                same = y[name] is None if x[name] is None else y[name] == pytest.approx(x[name], rel=tolerance, abs=tolerance)
+                assert same, (name, x["step"], x[name], y[name])
+    x, y = (load_file(folder / "made/adapter_model.safetensors") for folder in (one, two))
+    assert x.keys() == y.keys()
+    assert max((x[name] - y[name]).abs().max().item() for name in x) < tolerance
+
+
+@pytest.fixture(scope="module")
+def pair(materials, tmp_path_factory):
+    """A function: the folders of a run on one process and on two; each is made once."""
+    made = {}
+
+    def get(objective, placement, passes=(4, 4)):
+        key = (objective, placement)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("-".join(key))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(RLTrainer, "_generate_single_turn", replayed.completions)
+                assert main(arguments(materials, folder / "1", *key, **changes(objective, passes[0]))) == 0
+            finished(arguments(materials, folder / "2", *key, **changes(objective, passes[1])), folder / "2/log")
+            made[key] = folder / "1", folder / "2"
+        return made[key]
+
+    return get
+
+
+def changes(objective, size):
+    return (SFT if objective == "sft" else REPLAYED) | {"device_batch_size": size}
+
+
+def test_two_processes_equal_one(pair):
+    """Here a forward pass of all processes is an update, so that all of the log is comparable."""
+    compare(*pair("grpo", "criterion", (16, 8)), [*SHOWN, *OF_A_PASS])
+
+
+@pytest.mark.parametrize("objective, placement", [("gspo", "criterion"), ("gspo", "lora"), ("grpo", "lora")])
+def test_two_processes_equal_one_with_accumulated_gradients(objective, placement, pair):
+    compare(*pair(objective, placement))
+
+
+def test_supervised_fine_tuning_on_two_processes_equals_one(pair):
+    compare(*pair("sft", "criterion", (2, 2)))
+
+
+def test_the_first_process_alone_writes_and_prints(pair):
+    one, two = pair("gspo", "criterion")
+    files = [sorted(str(p.relative_to(f)) for p in f.rglob("*") if p.is_file() and p.name != "log") for f in (one, two)]
+    assert files[0] == files[1]
+    log = (two / "log").read_text()
+    for line, times in (("training r 6/6 (100 %)", 1), (" at step ", 2), ("kept step ", 1), (" parameters in full + ", 1)):
+        assert log.count(line) == times, log
+
+
+def wait(process, log, step):
+    """Until the log shows this step."""
+    deadline = time.monotonic() + 200
+    while f"training r {step}/" not in log.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.01)
+
+
+def workers(process):
+    """The training processes below a launcher, first to last."""
+    found = [child for child in psutil.Process(process.pid).children() if "replayed.py" in " ".join(child.cmdline())]
+    return sorted(found, key=lambda child: int(child.environ()["RANK"]))
+
+
+def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_end(pair, materials, tmp_path):
+    command = arguments(materials, tmp_path, "gspo", **changes("gspo", 4))
+    process = start(command, tmp_path / "log-1")
+    wait(process, tmp_path / "log-1", 3)
+    both = workers(process)
+    both[1].kill()
+    assert process.wait(120) != 0
+    assert not any(each.is_running() for each in both)
+    log = finished(command, tmp_path / "log-2")
+    resumed = int(re.search(r"resuming after step (\d+)", log)[1])
+    assert resumed >= 2
+    assert differences(pair("gspo", "criterion")[1], tmp_path) == []
+
+
+def test_all_processes_save_and_stop_together_at_sigterm(pair, materials, tmp_path):
+    command = arguments(materials, tmp_path, "gspo", **changes("gspo", 4))
+    process = start(command, tmp_path / "log-1")
+    wait(process, tmp_path / "log-1", 1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) != 0
+    log = (tmp_path / "log-1").read_text()
+    (line,) = [line for line in log.splitlines() if line.startswith("hybrid_lora: ")]
+    step = int(re.fullmatch(r"hybrid_lora: training r: stopped after step (\d) by SIGTERM; the state is saved, .*", line)[1])
+    assert checkpoints.steps(tmp_path / "state")[-1] == step
+    assert f"resuming after step {step}" in finished(command, tmp_path / "log-2")
+    assert differences(pair("gspo", "criterion")[1], tmp_path) == []
+
+
+def test_nan_on_one_process_stops_all(materials, tmp_path):
+    command = arguments(materials, tmp_path, "gspo", **changes("gspo", 4))
+    process = start(command, tmp_path / "log", REPLAY_NAN="1 4")  # in process 1 at step 4
+    assert process.wait(120) != 0
+    log = (tmp_path / "log").read_text()
+    assert "hybrid_lora: error: training r: loss is nan at step 4; " in log
+    assert f"the last good state is kept in {tmp_path}/state/checkpoint-2" in log
+    assert checkpoints.problem(tmp_path / "state/checkpoint-2") is None
+
+
+def test_a_batch_that_cannot_be_shared_is_one_line(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert trainer.share(12, 2, "batch_size", "device_batch_size") == 4
+    with pytest.raises(UserError, match=r"batch_size is 8, must be a multiple of device_batch_size \* 3 processes, 6$"):
+        trainer.share(8, 2, "batch_size", "device_batch_size")
