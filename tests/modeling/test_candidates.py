@@ -78,6 +78,10 @@ OTHERS = {  # what was found is named, by the decoder's own words
         r"layer 0 is a mixture of experts \(mlp\.experts\), which is not",
     ),
     "Mixtral": (SHAPE | {"num_local_experts": 4}, r"layer 0 is a mixture of experts \(mlp\.experts\)"),
+    "MllamaText": (
+        {k: v for k, v in SHAPE.items() if k != "head_dim"} | {"cross_attention_layers": [1], "pad_token_id": 0},
+        r"layer 1 attends to images \(cross_attn\.q_proj\) and is skipped for text",
+    ),
     "Bart": ({"d_model": 32}, r"layer 0 holds two 'k' modules, model\.decoder\.\S+self_attn\.k_proj and \S+encoder_attn\.k_proj"),
 }
 

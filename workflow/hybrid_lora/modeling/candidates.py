@@ -16,6 +16,7 @@ from hybrid_lora.contracts.modules import TYPES
 SUFFIXES = {f"{part}_proj": part for part in TYPES}  # q_proj -> q
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _BLOCK = re.compile(r"(?:^|\.)(\w+\.(\d+))\.(.+)")  # of decoders that call their layers something else: h.0, blocks.0
+_CROSS = re.compile(r"(?:^|\.)\w*cross_?att\w*\.")
 _EXPERTS = re.compile(r"(?:^|\.)\w*experts?(?:\.|$)")
 
 
@@ -40,7 +41,8 @@ def decoder(model):
 def find(model):
     """All candidates of a causal language model in layer order, then q, k, v, o, gate, up, down.
 
-    Raises UserError where a layer does not hold each of the seven exactly once, as a plain linear, or holds experts.
+    Raises UserError where a layer does not hold each of the seven exactly once, as a plain linear, or holds experts or
+    cross-attention.
     """
     layers, inside = {}, decoder(model)
     prefix = next((f"{name}." for name, module in model.named_modules() if module is inside and name), "")
@@ -52,6 +54,11 @@ def find(model):
             raise UserError(
                 f"{type(model).__name__}: layer {layer[1]} is a mixture of experts ({name[layer.end() :]}), "
                 f"which is not supported; expected the linears {', '.join(SUFFIXES)} once each"
+            )
+        if part and _CROSS.search(name[layer.end() - 1 :]):
+            raise UserError(
+                f"{type(model).__name__}: layer {layer[1]} attends to images ({name[layer.end() :]}) and is skipped for text, "
+                f"which is not supported; expected self-attention in every layer"
             )
         if part and _plain(module):
             params = sum(p.numel() for p in module.parameters(recurse=False))
