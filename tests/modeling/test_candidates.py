@@ -78,10 +78,6 @@ OTHERS = {  # what was found is named, by the decoder's own words
         r"layer 0 is a mixture of experts \(mlp\.experts\), which is not",
     ),
     "Mixtral": (SHAPE | {"num_local_experts": 4}, r"layer 0 is a mixture of experts \(mlp\.experts\)"),
-    "MllamaText": (
-        {k: v for k, v in SHAPE.items() if k != "head_dim"} | {"cross_attention_layers": [1], "pad_token_id": 0},
-        r"layer 1 attends to images \(cross_attn\.q_proj\) and is skipped for text",
-    ),
     "Bart": ({"d_model": 32}, r"layer 0 holds two 'k' modules, model\.decoder\.\S+self_attn\.k_proj and \S+encoder_attn\.k_proj"),
 }
 
@@ -94,6 +90,16 @@ def test_other_architectures_are_refused(name):
     with pytest.raises(UserError, match=message) as error:
         candidates.find(model)
     assert str(error.value).startswith(type(model).__name__) and "\n" not in str(error.value)
+
+
+def test_cross_attention_that_text_skips_is_refused():
+    shape = {key: value for key, value in SHAPE.items() if key != "head_dim"}
+    words = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = transformers.MllamaConfig(text_config=shape | words | {"cross_attention_layers": [1]}).text_config
+    with torch.device("meta"):
+        model = transformers.MllamaForCausalLM(config)
+    with pytest.raises(UserError, match=r"layer 1 attends to images \(cross_attn\.q_proj\) and is skipped for text"):
+        candidates.find(model)
 
 
 def test_linears_with_a_forward_pass_of_their_own_are_refused():
