@@ -98,8 +98,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
-    """(trainer after four steps, what each sync sent, frozen weights before, records); a frozen base in bf16 is where merging
-    in place would drift."""
+    """(trainer after four steps, what each sync sent, frozen weights before, records, what each should have sent); a frozen
+    base in bf16 is where merging in place would drift."""
     work = tmp_path_factory.mktemp("state")
     words, model = load.tokenizer(folder), load.model(folder, "bfloat16")
     peft = hybrid.lora_config({"rank": 4, "alpha": 8, "dropout": 0.0, "names": LORA}, FFT)
@@ -107,21 +107,24 @@ def trained(folder, tmp_path_factory):
     built = rl.build(model, peft, words, conversations(64), OBJECTIVE, 0, work, [record], GRADING, 1, "r")
     hybrid.to_fp32_trainable(built.model)
     frozen = {name: p.detach().clone() for name, p in built.model.named_parameters() if not p.requires_grad}
-    syncs, weights = [], built.vllm_generation._iter_named_params
+    syncs, exact, weights = [], [], built.vllm_generation._iter_named_params
 
     def watched():
         syncs.append({})
+        with torch.autocast(built.accelerator.device.type, enabled=False):
+            gathered = vllm_sync.adapted(built.model, built.vllm_generation._dist.gather_params)
+            exact.append({name: value.clone() for name, value in gathered})
         for name, value in weights():
             syncs[-1][name] = value.clone()
             yield name, value
 
     built.vllm_generation._iter_named_params = watched
     record.quiet(built).train()
-    return built, syncs, frozen, record.history()
+    return built, syncs, frozen, record.history(), exact
 
 
 def test_frozen_weights_are_the_same_bit_for_bit(trained):
-    built, syncs, frozen, _ = trained
+    built, syncs, frozen, _, _ = trained
     assert len(syncs) == 2  # one a generation
     after = dict(built.model.named_parameters())
     assert len(frozen) > 20 and {value.dtype for value in frozen.values()} == {torch.bfloat16}
@@ -129,13 +132,20 @@ def test_frozen_weights_are_the_same_bit_for_bit(trained):
 
 
 def test_no_frozen_unadapted_weight_is_sent(trained):
-    built, syncs, _, _ = trained
+    built, syncs, _, _, _ = trained
     expected = {f"{name}.weight" for name in [*FFT, *LORA]} | {"model.layers.1.self_attn.q_proj.bias"}
     assert [set(sent) for sent in syncs] == [expected] * 2
     base = load.model(built.model.name_or_path, "bfloat16")
     first = {name: torch.equal(value, base.get_parameter(name)) for name, value in syncs[0].items()}
     assert all(first.values())  # before the first update the policy is the base
     assert not any(torch.equal(value, base.get_parameter(name)) for name, value in syncs[1].items())
+
+
+def test_what_is_sent_is_added_in_float32(trained):
+    """The update's autocast ends before the weights are made: a product in bf16 would be rounded twice."""
+    _, syncs, _, _, exact = trained
+    for sent, expected in zip(syncs, exact, strict=True):
+        assert all(torch.equal(sent[name], value) for name, value in expected.items())
 
 
 def test_what_is_sent_is_the_merged_policy(trained, folder, tmp_path):
@@ -155,7 +165,7 @@ def test_what_is_sent_is_the_merged_policy(trained, folder, tmp_path):
 
 def test_it_samples_from_the_policy(trained):
     """Log-probabilities of the engine and of the trainer agree after the weights have moved, to the engine's precision."""
-    _, _, _, records = trained
+    records = trained[3]
     differences = [r["sampling/sampling_logp_difference/mean"] for r in records if "sampling/sampling_logp_difference/mean" in r]
     assert len(differences) == 2
     assert max(differences) < 0.05

@@ -5,6 +5,8 @@ update drawn from (seed, step, i), one of every `updates` neighbours to each. Th
 any number of processes, and each update sees (nearly) every prompt.
 """
 
+import contextlib
+
 import torch
 from trl.trainer.utils import split_tensor_dict
 
@@ -24,7 +26,7 @@ def update_order(rows, updates, seed, first=0):
 
 
 class SteadyUpdates:
-    """GRPOTrainer mixin: `update_order` for TRL's shuffle, sampling under the update's autocast, and ratios in the log.
+    """GRPOTrainer mixin: `update_order` for TRL's shuffle, transformers' sampling under the update's autocast, ratios in the log.
 
     `ratio/token_deviation` and `ratio/sequence_deviation`: mean |ratio - 1| of the policy to the one that sampled, by token
     (GRPO's) and by sequence (GSPO's, the geometric mean). Both are 0 on the first update of a generation: there the two
@@ -50,7 +52,9 @@ class SteadyUpdates:
         return {key: value[order.to(value.device)] if value.ndim else value for key, value in batch.items()}
 
     def _generate_single_turn(self, *arguments, **keywords):
-        with self.accelerator.autocast():  # what is sampled is the policy that is updated, and frozen weights may be bf16
+        # What transformers samples is the policy that is updated, and frozen weights may be bf16. vLLM computes in a dtype of
+        # its own, and its weights are added in float32.
+        with contextlib.nullcontext() if self.use_vllm else self.accelerator.autocast():
             return super()._generate_single_turn(*arguments, **keywords)
 
     def _get_per_token_logps_and_entropies(self, *arguments, **keywords):
