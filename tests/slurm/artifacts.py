@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 
 APART = ("logs", "benchmarks", ".state")  # folders of results/
-TIMES = ("elapsed_s", "step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+TIMES = ("elapsed_s", "step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "memory_gib")  # and what begins with time_
 # Of a manifest: what was made, from what, by what. Its hashes of files that hold times or lists without order are left out.
 MANIFEST = ("schema_version", "stage", "settings", "settings_sha256", "code", "packages", "python")
 SETS = ("target_modules", "modules_to_save")  # PEFT writes these sets in any order
@@ -25,7 +25,8 @@ def content(path):
         return {**{key: manifest[key] for key in MANIFEST}, **named}
     if path.suffix == ".parquet":
         table = pq.read_table(path)
-        return table.drop_columns([name for name in TIMES if name in table.column_names]).to_pylist(), table.schema
+        times = [name for name in table.column_names if name in TIMES or name.startswith("time_")]
+        return table.drop_columns(times).to_pylist(), table.schema
     if path.suffix == ".json":
         value = json.loads(path.read_text())
         if path.name == "adapter_config.json":

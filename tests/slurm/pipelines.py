@@ -7,15 +7,15 @@ import sys
 import time
 from pathlib import Path
 
-from tests_workflow import copy_checkout
+from tests_workflow import REPO, copy_checkout
 
 CONFIG = ["--configfile", "config/tiny.yaml", "tests/slurm/smallest.yaml"]
 QUICK = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
 
 
-def clone(target):
+def clone(target, source=REPO):
     """A copy of the checkout, as `git clone` and `make setup` leave it."""
-    copy_checkout(target)
+    copy_checkout(target, source)
     (target / ".venv").symlink_to(Path(sys.executable).parents[1])
     return target
 

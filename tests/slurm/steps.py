@@ -12,7 +12,7 @@ from machine import wait_for
 from pipelines import Pipeline
 
 # What the first attempt gets is far less than importing torch takes; just below it the kernel thrashes for minutes.
-TOO_LITTLE = ["--set-resources", "model_pretrain:mem_mb=350*attempt**4"]
+TOO_LITTLE = ["--set-resources", "model_pretrain:mem_mb=250*attempt**4"]
 ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")
 PATIENCE = 480  # seconds; a busy machine needs minutes for what takes seconds
 
@@ -76,14 +76,19 @@ class Story:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
 
-    def attempts(self, comment, count):
-        """The jobs of one rule, oldest first, once there are `count`, all ended, the last one well."""
+    def attempts(self, comment, count, since=0):
+        """The jobs of one rule (from `since` on), oldest first, once there are `count`, all ended, the last one well."""
 
         def ended():
+            snakemake_is_over = self.run.process.poll() is not None
             jobs = [job for job in self.cluster.jobs().values() if job.get("Comment") == comment]
-            jobs.sort(key=lambda job: int(job["JobId"]))
+            jobs = sorted((job for job in jobs if int(job["JobId"]) >= int(since)), key=lambda job: int(job["JobId"]))
             over = not any(job["JobState"] in ACTIVE for job in jobs)
-            return jobs if over and len(jobs) == count and jobs[-1]["JobState"] == "COMPLETED" else None
+            if over and len(jobs) == count and jobs[-1]["JobState"] == "COMPLETED":
+                return jobs
+            if over and snakemake_is_over:
+                pytest.fail(f"{[job['JobState'] for job in jobs]} instead of {count} jobs {comment}:\n{self.run.said[-5000:]}")
+            return None
 
         return wait_for(ended, f"{count} jobs {comment}", PATIENCE)
 

@@ -24,9 +24,9 @@ partitions:
 
 
 @pytest.fixture(scope="module")
-def finished(accounting_cluster, tmp_path_factory):
+def finished(accounting_cluster, undisturbed, tmp_path_factory):
     """(folder, what Snakemake said, jobs by comment) of a finished run with a site's profile laid over ours."""
-    folder = clone(tmp_path_factory.mktemp("fresh") / "clone")
+    folder = clone(tmp_path_factory.mktemp("fresh") / "clone", undisturbed.parent)
     site = folder / "site"
     site.mkdir()
     (site / "config.yaml").write_text(SITE)

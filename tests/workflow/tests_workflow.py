@@ -12,13 +12,13 @@ REPO = Path(__file__).resolve().parents[2]
 SKIP = shutil.ignore_patterns("results", ".snakemake", ".venv", ".git", "__pycache__", "*.egg-info", ".*_cache", "data")
 
 
-def copy_checkout(target):
-    """The checkout without results and environments; package folders named `data` are kept."""
+def copy_checkout(target, source=REPO):
+    """The checkout (or a copy of it) without results and environments; package folders named `data` are kept."""
 
     def ignore(folder, names):
-        return [name for name in SKIP(folder, names) if name != "data" or Path(folder) == REPO]
+        return [name for name in SKIP(folder, names) if name != "data" or Path(folder) == Path(source)]
 
-    shutil.copytree(REPO, target, ignore=ignore, symlinks=True)
+    shutil.copytree(source, target, ignore=ignore, symlinks=True)
     return target
 
 
