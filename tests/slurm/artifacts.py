@@ -5,7 +5,8 @@ import json
 import pyarrow.parquet as pq
 
 APART = ("logs", "benchmarks", ".state")  # folders of results/
-TIMES = ("elapsed_s", "step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "memory_gib")  # and what begins with time_
+# Columns, beside those that begin with time_.
+TIMES = ("elapsed_s", "step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "memory_gib")
 # Of a manifest: what was made, from what, by what. Its hashes of files that hold times or lists without order are left out.
 MANIFEST = ("schema_version", "stage", "settings", "settings_sha256", "code", "packages", "python")
 SETS = ("target_modules", "modules_to_save")  # PEFT writes these sets in any order
