@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hybrid_lora.grading import boxed, lines, math, pool
 from hybrid_lora.grading.verdict import Verdict
@@ -86,6 +88,37 @@ def test_wrong(completion, gold):
 def test_a_missing_gold_is_the_graders_failure(gold):
     verdict = math.grade(r"\boxed{1}", gold, 5)
     assert verdict.correct is None and verdict.error.startswith("grader: ")
+
+
+BOXES = ("\\boxed{", "\\boxed", "\\fbox{", "\\boxed{}", "{", "}", "\\{", "\\}", "\\", "\\text{", "\\textbf{", "\\frac")
+SIGNS = ("$", "^", "_", "=", "(", ")", "**", ",", "and", "3", "-1.5", "a", "é", " ", "\n", "</think>")
+STATED = ("####", "answer is ", "A:", "Therefore, the final answer is ")
+    " "
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(st.sampled_from(BOXES + SIGNS + STATED), max_size=14))
+def test_no_text_breaks_the_extraction(pieces):
+    text = "".join(pieces)
+    for integers in (True, False):
+        found = math.extract(text, integers)
+        assert found is None or 0 < len(found) <= math.LONGEST_ANSWER
+    assert isinstance(math.shown(text), str)
+
+
+def test_a_grader_that_fails_on_a_row_costs_no_other_row(monkeypatch):
+    real = math.prepare
+
+    def fails(completion, *rest):
+        if completion == "bad":
+            raise TypeError
+        return real(completion, *rest)
+
+    monkeypatch.setattr(math, "prepare", fails)
+    verdicts = pool.grade_many([("so 3", "3"), ("bad", "3"), ("so 4", "3")], 5)
+    assert [verdict.correct for verdict in verdicts] == [True, None, False]
+    assert verdicts[1].error == "grader: TypeError in fails"
 
 
 def test_what_is_extracted():

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.contracts.benchmark_names import GRADING
 from hybrid_lora.grading import choice, code, pool, sandbox
-from hybrid_lora.grading.verdict import failed, guarded
+from hybrid_lora.grading.verdict import Verdict, failed, guarded
 
 KINDS = tuple(GRADING)
 _CACHED = 20_000
@@ -59,11 +59,16 @@ def _counted(progress, verdict):
 def _programs(rows, settings, workers, progress, grade):
     """`grade` applied to the rows that have tests; a row without is the grader's failure."""
     mode = sandbox.choose(settings["sandbox"])
-    problems = [code.missing(row["tests"]) for row in rows]
-    jobs = [None if problem else code.job(row["completion"], row["tests"]) for row, problem in zip(rows, problems)]
+    jobs = [_job(row) for row in rows]
     limits = (settings["program_timeout_s"], int(settings["program_memory_mb"]))
-    verdicts = iter(grade([job for job in jobs if job], mode, *limits, workers, progress))
-    return [next(verdicts) if job else _counted(progress, failed(problem)) for job, problem in zip(jobs, problems)]
+    verdicts = iter(grade([job for job in jobs if not isinstance(job, Verdict)], mode, *limits, workers, progress))
+    return [_counted(progress, job) if isinstance(job, Verdict) else next(verdicts) for job in jobs]
+
+
+def _job(row):
+    """The program of a row with its tests, or the verdict that there is none to run."""
+    problem = code.missing(row["tests"])
+    return failed(problem) if problem else guarded(None, code.job, row["completion"], row["tests"])
 
 
 def _remembering(jobs, mode, timeout_s, memory_mb, workers, progress):

@@ -85,6 +85,8 @@ def _boxed(text):
     if answer is None:
         return None
     single = boxed.last(answer)
+    if single is None:  # of `\boxed 3\}`, say: a box of its own only within the text that it was cut from
+        return answer
     bold = _BOLD.fullmatch(single)
     if bold and shown(answer) == single:
         return bold.group(2)

@@ -136,7 +136,8 @@ def grade_many(rows, timeout_s, workers=1, progress=None):
     """
     verdicts, todo = [None] * len(rows), []
     for i, (completion, gold, *how) in enumerate(rows):
-        answer, verdicts[i] = math.prepare(completion, gold, how[1] if how else None)
+        prepared = guarded(None, math.prepare, completion, gold, how[1] if how else None)
+        answer, verdicts[i] = (None, prepared) if isinstance(prepared, Verdict) else prepared
         if verdicts[i] is None:
             todo.append((i, (answer, gold, timeout_s, *how)))
         elif progress:
