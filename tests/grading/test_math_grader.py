@@ -93,8 +93,6 @@ def test_a_missing_gold_is_the_graders_failure(gold):
 BOXES = ("\\boxed{", "\\boxed", "\\fbox{", "\\boxed{}", "{", "}", "\\{", "\\}", "\\", "\\text{", "\\textbf{", "\\frac")
 SIGNS = ("$", "^", "_", "=", "(", ")", "**", ",", "and", "3", "-1.5", "a", "é", " ", "\n", "</think>")
 STATED = ("####", "answer is ", "A:", "Therefore, the final answer is ")
-    " "
-)
 
 
 @settings(max_examples=1500, deadline=None)
