@@ -5,9 +5,12 @@
 Ours: the real trainer on a random hybrid of 10 % with the engine colocated, `vllm_throughput`'s random model. Tokens/s are the
 completion tokens of a generation over its `time_generate_s` as the history records it: prompts rendered and tokenized, sampling,
 log-probabilities taken over from the engine, completions decoded; `with_sync` adds the weights' way to the engine. The first
-generation warms up and is not counted. Bare: one `LLM.generate` of the same prompts in an engine that runs as vLLM has it by
-default, in a process of its own and without log-probabilities, after a full pass to warm up. Each side in a process of its
-own, medians. Ours over bare is to be at least 0.8. On a CPU: --shape tiny, and VLLM_CPU_KVCACHE_SPACE=1.
+generation warms up and is not counted.
+
+Bare: one `LLM.generate` of the same prompts in an engine with the same settings, without log-probabilities, with text and as
+token ids alone, after a full pass of each: `bare` runs the engine as vLLM does by default, in a process beside its caller's;
+`bare_inside` in its caller's own, as training has it (faster where cores are few). Each engine in a process of its own, medians;
+`ratio` is ours over the fastest bare one and is to be at least 0.8. On a CPU: --shape tiny, and VLLM_CPU_KVCACHE_SPACE=1.
 """
 
 import argparse
@@ -94,7 +97,7 @@ def generations(records, window, completions):
 
 
 def bare(folder, given):
-    """{bare_text, bare_ids: [{tokens, generate}] of each pass}; the first warms up."""
+    """{text, ids: [{tokens, generate}] of each pass}; the first warms up."""
     from vllm import LLM, SamplingParams
 
     words = load.tokenizer(folder / "model")
@@ -111,11 +114,11 @@ def bare(folder, given):
         seed=0,
     )
     common = {"n": given.group, "temperature": objective_of(given)["temperature"], "max_tokens": given.max_new_tokens}
-    found = {"bare_text": [], "bare_ids": []}
+    found = {"text": [], "ids": []}
     for _ in range(given.generations):
         for name, rows in found.items():
             engine.reset_prefix_cache()  # as new weights do
-            params = SamplingParams(**common, detokenize=name == "bare_text")
+            params = SamplingParams(**common, detokenize=name == "text")
             began = time.monotonic()
             outputs = engine.generate([{"prompt_token_ids": one} for one in ids], params, use_tqdm=False)
             seconds = time.monotonic() - began
@@ -123,10 +126,10 @@ def bare(folder, given):
     return found
 
 
-def measured(side, folder):
+def measured(side, folder, **environment):
     """What one side found, in a process of its own; what the engine prints goes to stderr."""
     command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", str(folder)]
-    subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | HOST)
+    subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | HOST | environment)
     return json.loads((folder / f"{side}.json").read_text())
 
 
@@ -173,10 +176,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         vllm_throughput.build(folder / "model", given.shape)
-        rows = measured("ours", folder) | measured("bare", folder)
+        rows = measured("ours", folder)
+        for name, beside in (("bare", "1"), ("bare_inside", "0")):
+            found = measured("bare", folder, VLLM_ENABLE_V1_MULTIPROCESSING=beside)
+            rows |= {f"{name}_{kind}": passes for kind, passes in found.items()}
     speeds = {name: speed(found, "generate") for name, found in rows.items()}
     speeds["ours_with_sync"] = speed(rows["ours"], "generate", "sync")
-    bare_speed = max(speeds["bare_text"], speeds["bare_ids"])
+    bare_speed = max(value for name, value in speeds.items() if name.startswith("bare"))
     ratios = {"ratio": speeds["ours"] / bare_speed, "ratio_with_sync": speeds["ours_with_sync"] / bare_speed}
     settings = {key: value for key, value in vars(given).items() if key not in ("side", "folder", "json")}
     settings["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
