@@ -24,7 +24,9 @@ from hybrid_lora.common.code import relative_sources
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import check_writable
 from hybrid_lora.config.patterns import exactly
+from hybrid_lora.config import compute
 from hybrid_lora.config.plan import Plan
+from hybrid_lora.training import launch
 
 try:
     loaded = configuration.load(
@@ -51,6 +53,7 @@ os.environ.update(
     {
         "HYBRID_LORA_LOGGING": json.dumps(plan.values["logging"]),
         checkpoints.ENVIRONMENT: json.dumps(plan.values["checkpoints"]),
+        launch.VARIABLE: json.dumps(plan.launch),
     }
 )
 

@@ -24,11 +24,12 @@ rule training:
         "results/benchmarks/training/{run}.tsv"
     conda:
         environment
-    threads: 2
+    threads: plan.launch["threads"]
     resources:
-        mem_mb=lambda w, attempt: 16000 * attempt,
+        **compute.resources(plan.values),
+        mem_mb=lambda w, attempt: 16000 * plan.launch["processes"] * attempt,
         runtime=lambda w, attempt: 1440 * attempt,
-        gpu=plan.gpus,
+        gpu=compute.gpus(plan.values),
     params:
         settings=lambda w: plan.training(w.run),
     message:

@@ -10,10 +10,13 @@ import random
 import sys
 
 import torch
+from accelerate import DistributedType
+from accelerate.state import AcceleratorState, PartialState
 
 from hybrid_lora.__main__ import main
 from hybrid_lora.common.progress import Progress
 from hybrid_lora.objectives.rl import RLTrainer
+from hybrid_lora.training import train
 
 Progress.__init__.__defaults__ = (0, 0.0, None)  # a line at every step
 
@@ -41,8 +44,24 @@ def spoiled(compute, wanted):
     return loss
 
 
+def sharded(init):
+    """`AcceleratorState.__init__` that shards on CPUs: accelerate 1.15 does on GPUs only, and makes copies without a word."""
+
+    def made(self, *args, fsdp_plugin=None, **kwargs):
+        init(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+
+    return made
+
+
 if __name__ == "__main__":
+    if not os.environ.get("REPLAY_NOTHING"):
+        RLTrainer._generate_single_turn = completions
+    if os.environ.get("REPLAY_UNPUBLISHED"):
+        train._publish = lambda *args: os._exit(9)
+    AcceleratorState.__init__ = sharded(AcceleratorState.__init__)
     RLTrainer.compute_loss = spoiled(RLTrainer.compute_loss, os.environ.get("REPLAY_NAN"))
-    RLTrainer._generate_single_turn = completions
     torch.set_num_threads(1)
     sys.exit(main())

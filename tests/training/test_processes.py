@@ -21,6 +21,7 @@ from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.modeling import trainer
 from hybrid_lora.objectives.rl import RLTrainer
+from hybrid_lora.training import launch
 
 HERE = Path(__file__).parent
 RATES = {"learning_rate": {"full": 1e-3, "lora": 1e-3}, "schedule": "constant", "warmup_steps": 0}
@@ -58,7 +59,7 @@ def start(command, log, processes=2, *options, **environment):
     line = [*launch, *(options or ["--multi_gpu"])] if processes > 1 else [sys.executable]
     log.parent.mkdir(parents=True, exist_ok=True)
     path = f"{HERE.parents[1] / 'workflow'}:{HERE.parent}"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
     with log.open("w") as out:
         return subprocess.Popen([*line, str(HERE / "replayed.py"), *command], stdout=out, stderr=out, env=environment)
 
@@ -102,6 +103,9 @@ def pair(materials, tmp_path_factory):
     return get
 
 
+MORE = pytest.param("grpo", "lora", marks=pytest.mark.matrix)
+
+
 def changes(objective, size):
     return (SFT if objective == "sft" else REPLAYED) | {"device_batch_size": size}
 
@@ -111,7 +115,7 @@ def test_two_processes_equal_one(pair):
     compare(*pair("grpo", "criterion", (16, 8)), [*SHOWN, *OF_A_PASS])
 
 
-@pytest.mark.parametrize("objective, placement", [("gspo", "criterion"), ("gspo", "lora"), ("grpo", "lora")])
+@pytest.mark.parametrize("objective, placement", [("gspo", "criterion"), ("gspo", "lora"), MORE])
 def test_two_processes_equal_one_with_accumulated_gradients(objective, placement, pair):
     compare(*pair(objective, placement))
 
@@ -157,18 +161,63 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_end(pair, mat
     assert differences(pair("gspo", "criterion")[1], tmp_path) == []
 
 
-def test_all_processes_save_and_stop_together_at_sigterm(pair, materials, tmp_path):
+@pytest.fixture(scope="module")
+def sampled(materials, tmp_path_factory):
+    """A run on two processes whose completions are sampled, as a rule starts it: by the command itself."""
+    folder = tmp_path_factory.mktemp("sampled")
+    assert as_a_rule(arguments(materials, folder, "gspo", **changes("gspo", 4)), folder / "log").wait(300) == 0
+    return folder
+
+
+def as_a_rule(command, log):
+    asked = {"processes": 2, "nodes": 1, "strategy": "ddp", "threads": 4}
+    paths = {"PYTHONPATH": str(HERE.parents[1] / "workflow"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | paths | {launch.VARIABLE: json.dumps(asked)}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as out:
+        return subprocess.Popen([sys.executable, "-m", "hybrid_lora", *command], stdout=out, stderr=out, env=environment)
+
+
+def test_all_processes_save_and_stop_together_at_sigterm(sampled, materials, tmp_path):
+    """What the command ends with is what its processes say, without the launcher's traceback."""
     command = arguments(materials, tmp_path, "gspo", **changes("gspo", 4))
-    process = start(command, tmp_path / "log-1")
+    process = as_a_rule(command, tmp_path / "log-1")
     wait(process, tmp_path / "log-1", 1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(120) != 0
+    assert process.wait(120) == 128 + signal.SIGTERM
     log = (tmp_path / "log-1").read_text()
-    (line,) = [line for line in log.splitlines() if line.startswith("hybrid_lora: ")]
-    step = int(re.fullmatch(r"hybrid_lora: training r: stopped after step (\d) by SIGTERM; the state is saved, .*", line)[1])
+    assert "Traceback" not in log
+    start, end = [line for line in log.splitlines() if line.startswith("hybrid_lora: ")]
+    assert start.startswith("hybrid_lora: accelerate launch --multi_gpu --num_processes 2 --num_machines 1 ")
+    step = int(re.fullmatch(r"hybrid_lora: training r: stopped after step (\d) by SIGTERM; the state is saved, .*", end)[1])
     assert checkpoints.steps(tmp_path / "state")[-1] == step
-    assert f"resuming after step {step}" in finished(command, tmp_path / "log-2")
-    assert differences(pair("gspo", "criterion")[1], tmp_path) == []
+    assert as_a_rule(command, tmp_path / "log-2").wait(120) == 0
+    assert f"resuming after step {step}" in (tmp_path / "log-2").read_text()
+    assert differences(sampled, tmp_path) == []
+
+
+FSDP2 = ("--config_file", str(launch.CONFIGURATIONS / "fsdp2.yaml"))
+
+
+def test_sharded_weights_train_and_resume_as_copies_do(sampled, materials, tmp_path):
+    """FSDP2, killed on its way; sampled by transformers, so that its way of generating is seen, too."""
+    command = arguments(materials, tmp_path, "gspo", **changes("gspo", 4))
+    process = start(command, tmp_path / "log-1", 2, *FSDP2, REPLAY_NOTHING="1")
+    wait(process, tmp_path / "log-1", 3)
+    workers(process)[1].kill()
+    assert process.wait(120) != 0
+    (shards,) = (tmp_path / "state").glob("checkpoint-2/pytorch_model_fsdp_0")
+    assert len(list(shards.glob("*.distcp"))) == 2
+    assert "resuming after step " in finished(command, tmp_path / "log-2", 2, *FSDP2, REPLAY_NOTHING="1")
+    compare(sampled, tmp_path)
+
+
+@pytest.mark.matrix
+def test_a_sharded_run_killed_before_it_is_published(materials, tmp_path):
+    command = arguments(materials, tmp_path, "sft", **changes("sft", 2))
+    assert start(command, tmp_path / "log-1", 2, *FSDP2, REPLAY_UNPUBLISHED="1").wait(200) != 0
+    assert not (tmp_path / "made").exists()
+    assert "resuming after step 6" in finished(command, tmp_path / "log-2", 2, *FSDP2)
 
 
 def test_nan_on_one_process_stops_all(materials, tmp_path):

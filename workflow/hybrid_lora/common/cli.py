@@ -68,6 +68,9 @@ def run(parser, argv=None):
     outputs = [getattr(arguments, name) for name in getattr(arguments, "makes", ())]
     command = [parser.prog, *(sys.argv[1:] if argv is None else argv)]
     try:
+        status = arguments.several(command[1:]) if "several" in arguments else None
+        if status is not None:
+            return status
         _say_where()
         if not ranks.first():
             arguments.run(arguments)

@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from hybrid_lora.config import paths, probe_checks, words
+from hybrid_lora.config import compute, paths, probe_checks, words
 from hybrid_lora.contracts.benchmark_names import VERSIONS
 
 
@@ -30,6 +30,7 @@ def check(values, rows, base, origin):
     prompts = {method["prompt"]: row for method, row in zip(methods, rows)}
     _check_benchmarks(values, prompts, base, origin)
     _check_engine(values, origin)
+    compute.check(values, _ordered(row.run.objective for row in rows if row.run.objective), origin)
     _check_logging(values, origin)
     _check_figure(values, rows, origin)
     _check_comparisons(values, rows, origin)

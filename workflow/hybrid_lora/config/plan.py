@@ -7,7 +7,7 @@ What concerns probes and scores is in `probing`, `report diagnose` in `diagnosis
 from pathlib import Path
 
 from hybrid_lora.common import packages
-from hybrid_lora.config import paths
+from hybrid_lora.config import compute, paths
 from hybrid_lora.config.allocations import Allocation
 from hybrid_lora.config.comparing import Comparing
 from hybrid_lora.config.diagnosis import Diagnosis
@@ -29,6 +29,7 @@ class Plan(Probing, Diagnosis, Comparing, Staging):
         self.runs = {run.run: run for run in config.runs}
         self.benchmarks = self.values["evaluation"]["benchmarks"]
         self.gpus = self.values["compute"]["gpus"]
+        self.launch = compute.launch(self.values)
         placed = [self.run_placement(run) for run in config.runs if self.placement(run) == "criterion"]
         self.allocations = {allocation.name: allocation for allocation in placed}  # of the runs
         self.every_allocation = {**self.diagnosed_allocations(), **self.allocations}

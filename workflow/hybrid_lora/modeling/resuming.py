@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainerState
 
 from hybrid_lora.common import checkpoints
 from hybrid_lora.common.seeds import derive
+from hybrid_lora.modeling.sharding import sharded
 from hybrid_lora.modeling.stopping import Stopped, Stopping
 
 BYTES_PER_S = 500e6  # of a disk, hashing included, until a save was timed
@@ -135,7 +136,8 @@ def _train(trainer, point, done):
         return
     # Killed after its last step: the Trainer would make one more.
     trainer.state = TrainerState.load_from_json(str(point / "trainer_state.json"))
-    trainer._load_from_checkpoint(str(point))
+    if not sharded(trainer.accelerator):  # whose weights are in parts, and who publishes a policy takes the best one's folder
+        trainer._load_from_checkpoint(str(point))
     trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
 
 

@@ -25,6 +25,12 @@ def recomputation():
     return {"use_reentrant": torch.cuda.is_available() and ranks.count() == 1}
 
 
+def on_one_gpu(arguments):
+    """TrainingArguments of a process that uses one GPU: the Trainer would copy the model to all it sees (DataParallel)."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
 def share(batch, unit, what, of_what):
     """This process's part of a batch given over all processes; UserError if all of them cannot have a multiple of `unit`."""
     processes = ranks.count()

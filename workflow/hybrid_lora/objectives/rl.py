@@ -116,38 +116,40 @@ def _arguments(settings, seed, work, weights, run):
         "prompts_per_generation * group_size",
         "updates_per_generation * device_batch_size",
     )
-    return GRPOConfig(
-        output_dir=str(work),
-        max_steps=settings["steps"],
-        per_device_train_batch_size=size,
-        gradient_accumulation_steps=completions // settings["updates_per_generation"] // size,
-        steps_per_generation=completions // size,
-        num_generations=settings["group_size"],
-        num_iterations=settings["iterations"],
-        temperature=settings["temperature"],
-        max_completion_length=settings["max_completion_tokens"],
-        beta=settings["kl"],
-        epsilon=settings["clip"],
-        loss_type="grpo",
-        importance_sampling_level="sequence" if settings["algorithm"] == "gspo" else "token",
-        scale_rewards="group",
-        use_bias_correction_kl=False,  # the plain k3 estimator
-        reward_weights=weights,
-        shuffle_dataset=False,  # _dataset is in order already
-        learning_rate=settings["learning_rate"]["full"],
-        lr_scheduler_type=settings["schedule"],
-        warmup_steps=settings["warmup_steps"],
-        weight_decay=settings["weight_decay"],
-        max_grad_norm=settings["max_grad_norm"],
-        bf16=settings["precision"] == "bf16",
-        use_cpu=load.device().type == "cpu",  # without it bf16 asks for a GPU
-        gradient_checkpointing=settings["gradient_checkpointing"],
-        gradient_checkpointing_kwargs=trainer.recomputation(),
-        **(_engine(settings["vllm"]) if settings["rollouts"] == "vllm" else {}),
-        seed=seed,
-        save_strategy="steps",
-        save_steps=settings["save_every"],
-        **trainer.QUIET | reporting.arguments(run),
+    return trainer.on_one_gpu(
+        GRPOConfig(
+            output_dir=str(work),
+            max_steps=settings["steps"],
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=completions // settings["updates_per_generation"] // size,
+            steps_per_generation=completions // size,
+            num_generations=settings["group_size"],
+            num_iterations=settings["iterations"],
+            temperature=settings["temperature"],
+            max_completion_length=settings["max_completion_tokens"],
+            beta=settings["kl"],
+            epsilon=settings["clip"],
+            loss_type="grpo",
+            importance_sampling_level="sequence" if settings["algorithm"] == "gspo" else "token",
+            scale_rewards="group",
+            use_bias_correction_kl=False,  # the plain k3 estimator
+            reward_weights=weights,
+            shuffle_dataset=False,  # _dataset is in order already
+            learning_rate=settings["learning_rate"]["full"],
+            lr_scheduler_type=settings["schedule"],
+            warmup_steps=settings["warmup_steps"],
+            weight_decay=settings["weight_decay"],
+            max_grad_norm=settings["max_grad_norm"],
+            bf16=settings["precision"] == "bf16",
+            use_cpu=load.device().type == "cpu",  # without it bf16 asks for a GPU
+            gradient_checkpointing=settings["gradient_checkpointing"],
+            gradient_checkpointing_kwargs=trainer.recomputation(),
+            **(_engine(settings["vllm"]) if settings["rollouts"] == "vllm" else {}),
+            seed=seed,
+            save_strategy="steps",
+            save_steps=settings["save_every"],
+            **trainer.QUIET | reporting.arguments(run),
+        )
     )
 
 

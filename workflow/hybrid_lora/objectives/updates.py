@@ -11,6 +11,7 @@ import torch
 from trl.trainer.utils import split_tensor_dict
 
 from hybrid_lora.common.seeds import derive
+from hybrid_lora.modeling.sharding import callable_inside
 
 
 def update_order(rows, updates, seed, first=0):
@@ -54,7 +55,10 @@ class SteadyUpdates:
     def _generate_single_turn(self, *arguments, **keywords):
         # What transformers samples is the policy that is updated, and frozen weights may be bf16. vLLM computes in a dtype of
         # its own, and its weights are added in float32.
-        with contextlib.nullcontext() if self.use_vllm else self.accelerator.autocast():
+        with contextlib.ExitStack() as stack:
+            if not self.use_vllm:
+                stack.enter_context(self.accelerator.autocast())
+                stack.enter_context(callable_inside(self.model))
             return super()._generate_single_turn(*arguments, **keywords)
 
     def _get_per_token_logps_and_entropies(self, *arguments, **keywords):

@@ -22,12 +22,19 @@ def add_commands(subparsers):
     train.add_argument("--programs", type=Path, nargs="*", default=[], metavar="PATH", help="corpus whose code rows are added")
     train.add_argument("--state", type=Path, required=True, metavar="PATH", help="folder for resumable state")
     train.add_argument("--workers", type=int, default=1, help="programs graded at the same time")
+    train.set_defaults(several=_several)
 
 
 def _train(arguments):
     from hybrid_lora.training import train
 
     train.run(arguments)
+
+
+def _several(words):
+    from hybrid_lora.training import launch
+
+    return launch.several(words[words.index("train") :])  # without the name of the stage, where it was given
 
 
 def main(argv=None):

@@ -14,6 +14,7 @@ from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json
 from hybrid_lora.modeling import batches, loss
+from hybrid_lora.modeling.sharding import callable_inside, sharded
 
 NAMES = ("validation_loss", "validation_reward")
 
@@ -112,7 +113,7 @@ class NextTokenLoss:
         for position in range(rank, -(-len(starts) // processes) * processes, processes):
             start = starts[position % len(starts)]
             batch = batches.collate(self.encoded[start : start + self.batch_size], self.pad_id, device)
-            with context:
+            with context, callable_inside(model):
                 value, count = loss.next_token_loss(model, batch)
             if position < len(starts):
                 total, tokens = total + value.item() * count, tokens + count
@@ -122,11 +123,6 @@ class NextTokenLoss:
             torch.distributed.all_reduce(both)
             total, tokens = both.tolist()
         return total / max(tokens, 1)
-
-
-def sharded(accelerator):
-    """Whether no process holds all weights (FSDP2, DeepSpeed ZeRO-3)."""
-    return accelerator.is_fsdp2 or accelerator.distributed_type in ("FSDP", "DEEPSPEED")
 
 
 def _measured(history, name):

@@ -1,0 +1,155 @@
+"""How many processes a training runs on: what reaches the job, what it asks of Slurm; no setting of a job depends on it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hybrid_lora.common.errors import UserError
+from hybrid_lora.config import compute, layers, load
+from hybrid_lora.config.plan import Plan
+from hybrid_lora.training import launch
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def plan(**changed):
+    files = ["config/config.yaml", "config/demo.yaml"]
+    values = {}
+    for file in files:
+        values = layers.merge(values, layers.read_yaml(REPO / file))
+    small = {name: {"device_batch_size": 2} for name in values["objectives"]}
+    values = layers.merge(layers.merge(values, {"objectives": small}), changed)
+    return Plan(load(values, files, REPO), REPO)
+
+
+@pytest.mark.parametrize(
+    "asked, processes, nodes",
+    [({}, 1, 1), ({"gpus": 4}, 1, 1), ({"gpus": 4, "processes": 2, "nodes": 2}, 2, 2), ({"processes": 2}, 2, 1)],
+)
+def test_processes_are_one_unless_told(asked, processes, nodes):
+    found = plan(compute=asked)
+    assert found.launch == {"processes": processes, "nodes": nodes, "strategy": "ddp", "threads": 2 * processes}
+    assert compute.gpus(found.values) == min(asked.get("gpus", 0), processes) * nodes
+
+
+def test_no_setting_of_a_training_depends_on_it():
+    one, many = plan(), plan(compute={"gpus": 2, "processes": 2, "nodes": 2, "strategy": "fsdp2"})
+    trained = [name for name, run in one.runs.items() if run.objective]
+    assert [one.training(name) for name in trained] == [many.training(name) for name in trained]
+
+
+def test_resources_beyond_a_node_only_where_there_are_any():
+    assert compute.resources(plan().values) == {}
+    assert compute.resources(plan(compute={"nodes": 2}).values) == {
+        "nodes": 2,
+        "tasks": 2,
+        "tasks_per_gpu": 0,
+        "mpi": "srun",
+    }
+
+
+@pytest.mark.parametrize(
+    "asked, message",
+    [
+        ({"gpus": 1, "processes": 2}, r"compute\.processes: is 2, must be at most compute\.gpus, 1: one GPU each$"),
+        ({"processes": 0}, r"compute\.processes: is 0, must be at least 1$"),
+        ({"nodes": 0}, r"compute\.nodes: is 0, must be at least 1$"),
+        ({"strategy": "fsdp"}, r"compute\.strategy: 'fsdp' is not known; allowed: ddp, fsdp2, zero3 "),
+        (
+            {"gpus": 2, "strategy": "fsdp2"},
+            r"compute\.strategy: is fsdp2, which divides a model among .* there is one; allowed: ddp$",
+        ),
+        (
+            {"processes": 2, "strategy": "fsdp2"},
+            r"compute\.strategy: is fsdp2, .* on GPUs alone, and compute\.gpus is 0; allowed: ddp$",
+        ),
+        (
+            {"processes": 7},
+            r"prompts_per_generation: .* must be a multiple of updates_per_generation \* device_batch_size \* 7 processes",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(asked, message):
+    with pytest.raises(UserError, match=message) as error:
+        plan(compute=asked)
+    assert "\n" not in str(error.value)
+
+
+def test_zero3_without_deepspeed(monkeypatch):
+    monkeypatch.setattr(compute.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"compute\.strategy: is zero3, and deepspeed is not installed here; pip install deepspeed"
+    ):
+        plan(compute={"gpus": 2, "processes": 2, "strategy": "zero3"})
+
+
+def test_colocated_engines_divide_the_processes():
+    change = {"rollouts": "vllm", "vllm": {"tensor_parallel": 4}}
+    with pytest.raises(UserError, match=r"vllm\.tensor_parallel: is 4, must divide the number of processes, 2$"):
+        plan(compute={"processes": 2}, objectives={"gspo": change, "grpo": change})
+    plan(compute={"processes": 4}, objectives={"gspo": change, "grpo": change})
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero3"])
+def test_accelerate_understands_what_it_is_told(strategy, monkeypatch):
+    """On one node and on the second of two; the configuration files hold nothing that accelerate does not know."""
+    monkeypatch.setattr(launch, "_first_node", lambda: "node1")
+    monkeypatch.setenv("SLURM_JOB_ID", "10007")
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    one = launch.arguments({"processes": 2, "nodes": 1, "strategy": strategy})
+    two = launch.arguments({"processes": 2, "nodes": 2, "strategy": strategy})
+    code = """
+import sys
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import launch
+given = launch_command_parser().parse_args([*sys.argv[1:], "-m", "hybrid_lora.training", "train"])
+found, *_ = _validate_launch_command(given)
+print(found.num_processes, found.num_machines, found.machine_rank, found.main_process_ip, found.main_process_port)
+print(found.multi_gpu, found.use_fsdp, found.use_deepspeed, found.fsdp_version, found.zero_stage)
+if not found.use_deepspeed:
+    environment = launch.prepare_multi_gpu_env(found)
+    print(environment.get("FSDP_VERSION"), environment.get("FSDP_STATE_DICT_TYPE"), found.nproc_per_node)
+"""
+    kind = {"ddp": "True False False", "fsdp2": "False True False 2", "zero3": "False False True"}[strategy]
+    for given, numbers in ((one, "2 1 (0|None) None 0"), (two, "4 2 1 node1 20007")):
+        done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True)
+        lines = done.stdout.splitlines()
+        assert re.fullmatch(numbers, lines[0]), done.stderr
+        assert lines[1].startswith(kind)
+        if strategy == "zero3":
+            assert lines[1].endswith(" 3")
+        elif strategy == "fsdp2":
+            assert lines[2] == "2 SHARDED_STATE_DICT 2"
+
+
+def test_one_process_is_left_alone(monkeypatch):
+    monkeypatch.delenv(launch.VARIABLE, raising=False)
+    assert launch.several(["train"]) is None
+    monkeypatch.setenv(launch.VARIABLE, '{"processes": 2}')
+    monkeypatch.setenv("RANK", "0")  # one of several already
+    assert launch.several(["train"]) is None
+
+
+def test_several_nodes_need_slurm(monkeypatch):
+    monkeypatch.setenv(launch.VARIABLE, '{"nodes": 2}')
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UserError, match=r"^compute\.nodes is 2, which needs a Slurm job; use `--profile slurm`, or nodes: 1$"):
+        launch.several(["train"])
+
+
+def test_srun_starts_the_command_once_a_node(monkeypatch, tmp_path):
+    """The program in place of srun prints what it was given, as one node would be told."""
+    script = '#!/bin/sh\necho "$HYBRID_LORA_NODE $*" > "$OUT"; exit 7\n'
+    (tmp_path / "srun").write_text(script)
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("OUT", str(tmp_path / "told"))
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    monkeypatch.setenv(launch.VARIABLE, '{"nodes": 2, "processes": 4, "threads": 8}')
+    assert launch.several(["train", "--settings", "{}"]) == 7
+    words = (tmp_path / "told").read_text().split()
+    assert words[:4] == ["1", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
+    assert words[-7:] == ["-m", "hybrid_lora.training", "train", "--settings", "{}", "--workers", "2"]

@@ -1,0 +1,65 @@
+"""How many processes a training runs on, and what speaks against it."""
+
+import importlib.util
+
+THREADS = 2  # of a training process
+
+
+def launch(values):
+    """{processes (of a node), nodes, strategy, threads (of a node)} of every training; no part of its settings."""
+    asked = values["compute"]
+    return {**{key: asked[key] for key in ("processes", "nodes", "strategy")}, "threads": THREADS * asked["processes"]}
+
+
+def gpus(values):
+    """GPUs of a training on all of its nodes."""
+    asked = values["compute"]
+    return min(asked["gpus"], asked["processes"]) * asked["nodes"]
+
+
+def resources(values):
+    """What a training job asks of Slurm beyond one node's: {} for one. The job runs outside of a step, to start steps itself."""
+    nodes = values["compute"]["nodes"]
+    return {"nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"} if nodes > 1 else {}
+
+
+def check(values, objectives, origin):
+    """UserError on the first mistake; objectives: names of those that runs use."""
+    asked, path = values["compute"], ("compute",)
+    one = launch(values)
+    processes, total = one["processes"], one["processes"] * one["nodes"]
+    if 0 < asked["gpus"] < processes:
+        raise origin.error((*path, "processes"), f"is {processes}, must be at most compute.gpus, {asked['gpus']}: one GPU each")
+    if one["strategy"] != "ddp":
+        _check_sharding(one["strategy"], asked["gpus"], total, origin)
+    if total > 1:
+        for name in objectives:
+            _check_share(values["objectives"][name], ("objectives", name), total, origin)
+
+
+def _check_sharding(strategy, gpus, total, origin):
+    path = ("compute", "strategy")
+    if total == 1:
+        raise origin.error(path, f"is {strategy}, which divides a model among processes, but there is one; allowed: ddp")
+    if not gpus:
+        raise origin.error(path, f"is {strategy}, which accelerate does on GPUs alone, and compute.gpus is 0; allowed: ddp")
+    if strategy == "zero3" and importlib.util.find_spec("deepspeed") is None:
+        raise origin.error(path, "is zero3, and deepspeed is not installed here; pip install deepspeed, or use fsdp2")
+
+
+def _check_share(objective, path, total, origin):
+    size = objective["device_batch_size"]
+    if objective["algorithm"] == "sft":
+        batch, unit, names = objective["batch_size"], size, ("batch_size", "device_batch_size")
+    else:
+        batch = objective["prompts_per_generation"] * objective["group_size"]
+        unit = objective["updates_per_generation"] * size
+        names = ("prompts_per_generation * group_size", "updates_per_generation * device_batch_size")
+    if batch % (unit * total):
+        key = names[0].partition(" ")[0]
+        what = f"{names[0]} is {batch}, must be a multiple of {names[1]} * {total} processes, {unit * total}"
+        raise origin.error((*path, key), what)
+    if objective.get("rollouts") == "vllm" and objective["vllm"]["mode"] == "colocate":
+        parallel = objective["vllm"]["tensor_parallel"]
+        if total % parallel:
+            raise origin.error((*path, "vllm", "tensor_parallel"), f"is {parallel}, must divide the number of processes, {total}")

@@ -1,0 +1,27 @@
+"""Models whose weights are divided among processes (FSDP2, DeepSpeed ZeRO-3): calling a part of one.
+
+FSDP2 gathers a decoder layer's weights as the layer is called, those outside of layers (embedding, last norm, LM head) only as
+the whole model is. `generate` of a PEFT model and our validation loss call its inside. ZeRO-3 gathers as any module is called,
+but the validation loss multiplies by the LM head's weight itself.
+"""
+
+import contextlib
+
+
+def sharded(accelerator):
+    """Whether no process holds all weights."""
+    return accelerator.is_fsdp2 or accelerator.distributed_type in ("FSDP", "DEEPSPEED")
+
+
+@contextlib.contextmanager
+def callable_inside(model):
+    """In here weights outside of the layers are whole; all processes must enter together. Models that are whole stay so."""
+    with contextlib.ExitStack() as stack:
+        if hasattr(model, "unshard"):
+            model.unshard()
+            stack.callback(model.reshard)
+        elif hasattr(next(model.parameters()), "ds_id"):
+            from deepspeed.zero import GatheredParameters
+
+            stack.enter_context(GatheredParameters(model.get_output_embeddings().weight))
+        yield
