@@ -56,7 +56,21 @@ def sharded(init):
     return made
 
 
+def remembered(log):
+    """`RLTrainer.log` that prints each process's highest peak of GPU memory so far."""
+    peaks = []
+
+    def logged(self, logs, *args, **kwargs):
+        log(self, logs, *args, **kwargs)
+        if "memory_gib" in logs:
+            peaks.append(logs["memory_gib"])
+            print(f"process {self.accelerator.process_index}: peak {max(peaks):.3f} GiB", flush=True)
+
+    return logged
+
+
 if __name__ == "__main__":
+    RLTrainer.log = remembered(RLTrainer.log)
     if not os.environ.get("REPLAY_NOTHING"):
         RLTrainer._generate_single_turn = completions
     if os.environ.get("REPLAY_UNPUBLISHED"):

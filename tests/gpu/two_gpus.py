@@ -1,0 +1,149 @@
+"""Two GPUs: a hybrid trained by two processes (NCCL), with a copy of the model each (DDP) and with a part each (FSDP2).
+
+    python tests/gpu/two_gpus.py [--layers 12] [--hidden 1024]
+
+Random weights, replayed completions (tests/training/replayed.py), the real command under `accelerate launch`. In float32 the
+losses, gradients' norms and adapters of both must be those of one process; with a bf16 base under autocast, as configured by
+default, the losses must be near; then both must go on from a checkpoint after a kill. Prints every process's peak memory.
+Status 0 if all that holds; needs two GPUs and this package's environment; about five minutes.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "training"), str(HERE.parents[1] / "workflow")]
+
+import pyarrow.parquet as pq  # noqa: E402
+import test_processes as runs  # noqa: E402
+import torch  # noqa: E402
+from killing import Materials  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config  # noqa: E402
+
+from hybrid_lora.common.files import directory_artifact  # noqa: E402
+from hybrid_lora.contracts import allocation  # noqa: E402
+from hybrid_lora.contracts import modules as modules_file  # noqa: E402
+from hybrid_lora.model import publish  # noqa: E402
+
+BF16 = {"precision": "bf16", "dtype": "bfloat16"}
+SIDES = {"one": (1, ()), "ddp": (2, ()), "fsdp2": (2, runs.FSDP2)}
+MEASURED = ("loss", "grad_norm", "validation_loss")
+
+
+def materials(folder, layers, hidden):
+    """Model, corpus and an allocation of a tenth of the modules in full."""
+    made = Materials(folder)
+    words = AutoTokenizer.from_pretrained(made.model)
+    shape = {"hidden_size": hidden, "intermediate_size": 11 * hidden // 4, "num_hidden_layers": layers}
+    heads = {"num_attention_heads": hidden // 64, "num_key_value_heads": hidden // 128, "max_position_embeddings": 256}
+    ids = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id, "tie_word_embeddings": True}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(Qwen2Config(vocab_size=len(words), **shape, **heads, **ids))
+    shutil.rmtree(made.model)
+    with directory_artifact(made.model) as out:
+        model.save_pretrained(out)
+        words.save_pretrained(out)
+        publish.describe(out, "tiny", None, "model.pretrain", {}, {})
+    listed = modules_file.read(made.model / "modules.json")
+    names = [module["module"] for module in listed["modules"]]
+    fft = names[5::10]
+    value = dict.fromkeys(allocation.KEYS) | {"schema_version": 1, "model": listed["model"], "fft": fft}
+    value |= {"lora": {"rank": 16, "alpha": 32, "dropout": 0.0, "names": [name for name in names if name not in fft]}}
+    allocation.write(made.folder / "a.json", value)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(fft)} of {len(names)} modules in full", flush=True)
+    return made
+
+
+def command(made, out, processes, **change):
+    small = {"device_batch_size": 8 // processes, "learning_rate": {"full": 1e-5, "lora": 1e-4}, "max_completion_tokens": 128}
+    return runs.arguments(made, out, "gspo", **runs.REPLAYED | small | change)
+
+
+def environment(processes):
+    gpus = ",".join(map(str, range(processes)))
+    return {"CUDA_VISIBLE_DEVICES": gpus, "ACCELERATE_USE_CPU": "false"}
+
+
+def trained(made, side, out, **change):
+    """The records of a finished run; prints what each GPU held."""
+    processes, options = SIDES[side]
+    log = runs.finished(command(made, out, processes, **change), out / "log", processes, *options, **environment(processes))
+    lines = log.splitlines()
+    for rank in range(processes):
+        print(f"  {side:6} {[line for line in lines if line.startswith(f'process {rank}: peak ')][-1]}", flush=True)
+    return pq.read_table(out / "history.parquet").to_pylist()
+
+
+def gone_on(made, side, out, **change):
+    """The same for a run whose last process is killed after a checkpoint, and that is started again."""
+    processes, options = SIDES[side]
+    words = command(made, out, processes, **change)
+    process = runs.start(words, out / "log-1", processes, *options, **environment(processes))
+    runs.wait(process, out / "log-1", 3)
+    runs.workers(process)[-1].kill()
+    process.wait(120)
+    log = runs.finished(words, out / "log-2", processes, *options, **environment(processes))
+    print(f"  {side:6} {next(line for line in log.splitlines() if 'resuming after' in line)}", flush=True)
+    return pq.read_table(out / "history.parquet").to_pylist()
+
+
+def off(one, two):
+    """The largest difference in what was measured, relative to the largest value."""
+    found = {}
+    for name in MEASURED:
+        pairs = [(a[name], b[name]) for a, b in zip(one, two, strict=True) if a[name] is not None]
+        found[name] = max(abs(a - b) for a, b in pairs) / max(abs(a) for a, _ in pairs)
+    return found
+
+
+def adapters_off(one, two):
+    """The largest difference of the kept weights, relative to what training has changed (from the start of LoRA's B, 0)."""
+    a, b = (load_file(folder / "made/adapter_model.safetensors") for folder in (one, two))
+    moved = max(value.abs().max().item() for name, value in a.items() if "lora_B" in name)
+    return max((a[name] - b[name]).abs().max().item() for name in a) / moved
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--hidden", type=int, default=1024)
+    given = parser.parse_args()
+    if torch.cuda.device_count() < 2:
+        sys.exit(f"two GPUs are needed, {torch.cuda.device_count()} found")
+    bad = []
+
+    def judged(what, value, limit):
+        print(f"  {what}: {value:.2e} (at most {limit:g})", flush=True)
+        if not value <= limit:
+            bad.append(what)
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        made = materials(folder / "materials", given.layers, given.hidden)
+        for kind, change, limit in (("float32", {}, 2e-3), ("bf16", BF16, 5e-2)):
+            print(kind)
+            records = {side: trained(made, side, folder / kind / side, **change) for side in SIDES}
+            for side in ("ddp", "fsdp2"):
+                for name, value in off(records["one"], records[side]).items():
+                    judged(f"{kind}, {side}: {name} against one process", value, limit)
+                if kind == "float32":
+                    value = adapters_off(folder / kind / "one", folder / kind / side)
+                    judged(f"{kind}, {side}: adapter against one process", value, 2e-2)
+        print("killed and started again, bf16")
+        for side in ("ddp", "fsdp2"):
+            again = gone_on(made, side, folder / "killed" / side, **BF16)
+            for name, value in off(records[side], again).items():
+                judged(f"killed, {side}: {name} against the run that was not", value, 5e-2)
+    print(json.dumps({"failed": bad, "gpus": torch.cuda.get_device_name(0), "torch": torch.__version__}))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "4")
+    sys.exit(main())
