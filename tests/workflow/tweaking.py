@@ -14,6 +14,7 @@ from tests_workflow import REPO, snakemake
 from hybrid_lora.common import packages
 
 HERE = Path(__file__).parent
+CONFIGS = ("config/tiny.yaml", "tests/workflow/every-rule.yaml")
 TABLE = HERE / "tweaks.tsv"
 TARGETS = ("all", "contamination", *(f"results/report/{name}.md" for name in ("budgets", "comparisons", "diagnose-tiny")))
 CACHE_RULES = ("stage_model", "stage_data")  # fill the hub's cache, when asked for by name; make no result
@@ -42,7 +43,7 @@ def expected():
 def run(folder, *arguments, configs=(), path=(), check=True):
     """Snakemake with every rule's configuration; configs: laid over it; path: searched for packages before all others."""
     environment = {"HF_HOME": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
-    files = ["config/tiny.yaml", "tests/workflow/every-rule.yaml", *configs]
+    files = [*CONFIGS, *configs]
     return snakemake(folder, *arguments, "--", *TARGETS, config=files, check=check, environment=environment, path=path)
 
 
