@@ -10,6 +10,7 @@ import pytest
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.config import compute, layers, load
 from hybrid_lora.config.plan import Plan
+from hybrid_lora.objectives import rl
 from hybrid_lora.training import launch
 
 REPO = Path(__file__).resolve().parents[2]
@@ -91,6 +92,32 @@ def test_colocated_engines_divide_the_processes():
     with pytest.raises(UserError, match=r"vllm\.tensor_parallel: is 4, must divide the number of processes, 2$"):
         plan(compute={"processes": 2}, objectives={"gspo": change, "grpo": change})
     plan(compute={"processes": 4}, objectives={"gspo": change, "grpo": change})
+
+
+@pytest.mark.parametrize(
+    "gpus, engine, message",
+    [
+        (0, {}, r"objectives\.gspo\.vllm\.mode: is server, .* and compute\.gpus is 0; allowed: colocate$"),
+        (
+            1,
+            {"server": "127.0.0.1:8000"},
+            r"objectives\.gspo\.vllm\.server: is '127\.0\.0\.1:8000', must begin with http:// or https://$",
+        ),
+    ],
+)
+def test_a_server_that_cannot_be_reached(gpus, engine, message):
+    with pytest.raises(UserError, match=message):
+        plan(compute={"gpus": gpus}, objectives={"gspo": {"rollouts": "vllm", "vllm": {"mode": "server", **engine}}})
+
+
+@pytest.mark.parametrize("mode", ["colocate", "server"])
+def test_both_ways_of_vllm_are_reached_by_setting(mode):
+    change = {"rollouts": "vllm", "vllm": {"mode": mode, "server": "http://127.0.0.1:8001", "group_port": 51217}}
+    found = plan(compute={"gpus": 1}, objectives={"gspo": change})
+    run = next(name for name, run in found.runs.items() if run.objective == "gspo")
+    engine = rl._engine(found.training(run)["objective"]["vllm"])
+    assert (engine["use_vllm"], engine["vllm_mode"]) == (True, mode)
+    assert (engine["vllm_server_base_url"], engine["vllm_group_port"]) == ("http://127.0.0.1:8001", 51217)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero3"])

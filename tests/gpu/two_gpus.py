@@ -76,7 +76,9 @@ def trained(made, side, out, **change):
     log = runs.finished(command(made, out, processes, **change), out / "log", processes, *options, **environment(processes))
     lines = log.splitlines()
     for rank in range(processes):
-        print(f"  {side:6} {[line for line in lines if line.startswith(f'process {rank}: peak ')][-1]}", flush=True)
+        told = [line for line in lines if line.startswith(f"process {rank}: peak ")][-1]
+        print(f"  {side:6} {told}", flush=True)
+        assert (", 0 weights in parts" in told) == (side != "fsdp2"), "not divided as asked"
     return pq.read_table(out / "history.parquet").to_pylist()
 
 

@@ -57,14 +57,15 @@ def sharded(init):
 
 
 def remembered(log):
-    """`RLTrainer.log` that prints each process's highest peak of GPU memory so far."""
-    peaks = []
+    """`RLTrainer.log` that prints how many weights are in parts, and each process's highest peak of GPU memory so far."""
+    peaks = [0.0]
 
     def logged(self, logs, *args, **kwargs):
         log(self, logs, *args, **kwargs)
-        if "memory_gib" in logs:
-            peaks.append(logs["memory_gib"])
-            print(f"process {self.accelerator.process_index}: peak {max(peaks):.3f} GiB", flush=True)
+        if "loss" in logs:
+            peaks.append(logs.get("memory_gib", 0.0))
+            parts = sum(hasattr(parameter, "full_tensor") for parameter in self.model.parameters())
+            print(f"process {self.accelerator.process_index}: peak {max(peaks):.3f} GiB, {parts} weights in parts", flush=True)
 
     return logged
 

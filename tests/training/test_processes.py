@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from hybrid_lora.__main__ import main
 from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
-from hybrid_lora.modeling import trainer
+from hybrid_lora.modeling import resuming, trainer
 from hybrid_lora.objectives.rl import RLTrainer
 from hybrid_lora.training import launch
 
@@ -208,7 +208,8 @@ def test_sharded_weights_train_and_resume_as_copies_do(sampled, materials, tmp_p
     assert process.wait(120) != 0
     (shards,) = (tmp_path / "state").glob("checkpoint-2/pytorch_model_fsdp_0")
     assert len(list(shards.glob("*.distcp"))) == 2
-    assert "resuming after step " in finished(command, tmp_path / "log-2", 2, *FSDP2, REPLAY_NOTHING="1")
+    log = finished(command, tmp_path / "log-2", 2, *FSDP2, REPLAY_NOTHING="1")
+    assert "resuming after step " in log and ", 0 weights in parts" not in log
     compare(sampled, tmp_path)
 
 
@@ -218,6 +219,12 @@ def test_a_sharded_run_killed_before_it_is_published(materials, tmp_path):
     assert start(command, tmp_path / "log-1", 2, *FSDP2, REPLAY_UNPUBLISHED="1").wait(200) != 0
     assert not (tmp_path / "made").exists()
     assert "resuming after step 6" in finished(command, tmp_path / "log-2", 2, *FSDP2)
+
+
+def test_completions_of_two_processes_are_of_no_use_to_one(tmp_path):
+    (tmp_path / "window-0.pt").touch(), (tmp_path / "window-1.pt").touch()
+    assert resuming._of_other_processes(tmp_path, 1) == "saved by 2 processes, now there are 1"
+    assert resuming._of_other_processes(tmp_path, 2) is None
 
 
 def test_nan_on_one_process_stops_all(materials, tmp_path):

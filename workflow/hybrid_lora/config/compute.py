@@ -32,8 +32,9 @@ def check(values, objectives, origin):
         raise origin.error((*path, "processes"), f"is {processes}, must be at most compute.gpus, {asked['gpus']}: one GPU each")
     if one["strategy"] != "ddp":
         _check_sharding(one["strategy"], asked["gpus"], total, origin)
-    if total > 1:
-        for name in objectives:
+    for name in objectives:
+        _check_server(values["objectives"][name], ("objectives", name, "vllm"), asked["gpus"], origin)
+        if total > 1:
             _check_share(values["objectives"][name], ("objectives", name), total, origin)
 
 
@@ -45,6 +46,16 @@ def _check_sharding(strategy, gpus, total, origin):
         raise origin.error(path, f"is {strategy}, which accelerate does on GPUs alone, and compute.gpus is 0; allowed: ddp")
     if strategy == "zero3" and importlib.util.find_spec("deepspeed") is None:
         raise origin.error(path, "is zero3, and deepspeed is not installed here; pip install deepspeed, or use fsdp2")
+
+
+def _check_server(objective, path, gpus, origin):
+    if objective.get("rollouts") != "vllm" or objective["vllm"]["mode"] != "server":
+        return
+    if not gpus:
+        what = "is server, which gets its weights over NCCL, from a GPU, and compute.gpus is 0; allowed: colocate"
+        raise origin.error((*path, "mode"), what)
+    if not objective["vllm"]["server"].startswith(("http://", "https://")):
+        raise origin.error((*path, "server"), f"is '{objective['vllm']['server']}', must begin with http:// or https://")
 
 
 def _check_share(objective, path, total, origin):

@@ -143,8 +143,18 @@ def _train(trainer, point, done):
 
 def _resume_point(args, what, also):
     """The newest usable checkpoint as a Path, or None; one process looks, all get its answer."""
-    found = [checkpoints.newest(args.output_dir, what, also) if args.process_index == 0 else None]
+
+    def other(folder):
+        return _of_other_processes(folder, args.world_size) or also(folder)
+
+    found = [checkpoints.newest(args.output_dir, what, other) if args.process_index == 0 else None]
     return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]
+
+
+def _of_other_processes(folder, processes):
+    """Why a checkpoint is of no use to so many processes, or None: each has completions, or a part of the weights, of its own."""
+    saved = max(len(list(folder.glob("window-*.pt"))), len(list(folder.glob("pytorch_model_fsdp_0/*.distcp"))))
+    return f"saved by {saved} processes, now there are {processes}" if saved not in (0, processes) else None
 
 
 def _plain(value):
