@@ -206,7 +206,10 @@ class Cluster:
         for number in range(GPUS):
             device = self.folder / f"gpu{number}"
             if not device.exists():
-                os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+                try:
+                    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+                except PermissionError:
+                    raise Unavailable("devices that stand for GPUs cannot be made here (mknod)") from None
         key = self.folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(1024))
