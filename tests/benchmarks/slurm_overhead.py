@@ -58,7 +58,10 @@ def main():
         try:
             copy = clone(folder / "sent")
             run = Pipeline(copy, cluster.environment, ["--slurm-init-seconds-before-status-checks", str(arguments.poll)], options)
-            status, sent_s = timed(lambda: run.finish(36_000))
+            try:
+                status, sent_s = timed(lambda: run.finish(36_000))
+            finally:
+                run.end()
             if status:
                 sys.exit(run.said[-5000:])
             count, ran_s, queued_s = jobs_s(cluster)

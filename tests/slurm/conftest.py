@@ -1,5 +1,6 @@
 """Clusters, and an undisturbed run to compare with. One cluster at a time: each module starts the one that it needs."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "workflow")]
 
 from cluster import Cluster  # noqa: E402
-from machine import Unavailable  # noqa: E402
+from machine import Unavailable, install  # noqa: E402
 from pipelines import clone, run_locally  # noqa: E402
 
 
@@ -19,18 +20,27 @@ def pytest_collection_modifyitems(items):
             item.add_marker("cluster")
 
 
+@contextlib.contextmanager
+def skipped_without_slurm():
+    """Skip, with the reason, where Slurm cannot be run."""
+    try:
+        yield
+    except Unavailable as reason:
+        pytest.skip(f"no Slurm: {reason}")
+
+
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """results/ of the smallest configuration, run on this machine without a cluster."""
+    """results/ of the smallest configuration, run on this machine without a cluster; not where nothing could be compared."""
+    with skipped_without_slurm():
+        install(accounting=True)
     return run_locally(clone(tmp_path_factory.mktemp("local") / "checkout"))
 
 
 def started(folder, **options):
     cluster = Cluster(folder)
-    try:
+    with skipped_without_slurm():
         cluster.up(**options)
-    except Unavailable as reason:
-        pytest.skip(f"no Slurm: {reason}")
     return cluster
 
 
