@@ -4,8 +4,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+from snakemake_executor_plugin_slurm.utils import set_gres_string
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.config import compute, layers, load
@@ -180,3 +183,21 @@ def test_srun_starts_the_command_once_a_node(monkeypatch, tmp_path):
     words = (tmp_path / "told").read_text().split()
     assert words[:4] == ["1", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
     assert words[-7:] == ["-m", "hybrid_lora.training", "train", "--settings", "{}", "--workers", "2"]
+
+
+class Asked(dict):
+    """Resources of a job as Snakemake's executors read them: by key and by attribute."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_slurm_is_asked_for_two_nodes_with_a_launcher_each():
+    """Two GPUs on each: the plugin must add no tasks by GPU, and start the job outside of a step."""
+    values = plan(compute={"gpus": 4, "processes": 2, "nodes": 2}).values
+    resources = Asked(mem_mb=32000, runtime=10, gpu=compute.gpus(values), **compute.resources(values))
+    job = SimpleNamespace(resources=resources, threads=4)
+    given = {"run_uuid": "u", "slurm_logfile": "log", "comment_str": "c", "account": "", "partition": "", "workdir": "."}
+    words = get_submit_command(job, given).split()
+    assert {"--nodes=2", "--ntasks=2", "--cpus-per-task=4"} <= set(words)
+    assert not [word for word in words if word.startswith("--ntasks-per")]
+    assert set_gres_string(job).split() == ["--gpus=4"]

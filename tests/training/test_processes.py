@@ -169,10 +169,10 @@ def sampled(materials, tmp_path_factory):
     return folder
 
 
-def as_a_rule(command, log):
-    asked = {"processes": 2, "nodes": 1, "strategy": "ddp", "threads": 4}
+def as_a_rule(command, log, nodes=1, **more):
+    asked = {"processes": 2 // nodes, "nodes": nodes, "strategy": "ddp", "threads": 4}
     paths = {"PYTHONPATH": str(HERE.parents[1] / "workflow"), "OMP_NUM_THREADS": "1"}
-    environment = os.environ | paths | {launch.VARIABLE: json.dumps(asked)}
+    environment = os.environ | paths | {launch.VARIABLE: json.dumps(asked)} | more
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
         return subprocess.Popen([sys.executable, "-m", "hybrid_lora", *command], stdout=out, stderr=out, env=environment)
@@ -219,6 +219,26 @@ def test_a_sharded_run_killed_before_it_is_published(materials, tmp_path):
     assert start(command, tmp_path / "log-1", 2, *FSDP2, REPLAY_UNPUBLISHED="1").wait(200) != 0
     assert not (tmp_path / "made").exists()
     assert "resuming after step 6" in finished(command, tmp_path / "log-2", 2, *FSDP2)
+
+
+@pytest.mark.matrix
+def test_two_nodes_are_two_processes(sampled, materials, tmp_path):
+    """What srun starts on each node, here both on this machine; a program in place of scontrol names it."""
+    (tmp_path / "scontrol").write_text('#!/bin/sh\ntest "$*" = "show hostnames node[1-2]" && echo 127.0.0.1 && echo other\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    told = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "77",
+        "SLURM_STEP_NODELIST": "node[1-2]",
+        launch.NODE: "1",
+    }
+    told |= {"GLOO_SOCKET_IFNAME": "lo", "SLURM_JOB_END_TIME": "99999999999"}
+    command = arguments(materials, tmp_path, "gspo", **changes("gspo", 4))
+    nodes = [as_a_rule(command, tmp_path / f"log-{node}", 2, **told, SLURM_NODEID=str(node)) for node in (0, 1)]
+    assert [node.wait(200) for node in nodes] == [0, 0], (tmp_path / "log-0").read_text()
+    assert "--machine_rank 1 --main_process_ip 127.0.0.1 --main_process_port 20077" in (tmp_path / "log-1").read_text()
+    (tmp_path / "scontrol").unlink()
+    assert differences(sampled, tmp_path) == []
 
 
 def test_completions_of_two_processes_are_of_no_use_to_one(tmp_path):

@@ -11,6 +11,11 @@ def launch(values):
     return {**{key: asked[key] for key in ("processes", "nodes", "strategy")}, "threads": THREADS * asked["processes"]}
 
 
+def total(values):
+    """Processes of a training on all of its nodes."""
+    return values["compute"]["processes"] * values["compute"]["nodes"]
+
+
 def gpus(values):
     """GPUs of a training on all of its nodes."""
     asked = values["compute"]
@@ -26,21 +31,20 @@ def resources(values):
 def check(values, objectives, origin):
     """UserError on the first mistake; objectives: names of those that runs use."""
     asked, path = values["compute"], ("compute",)
-    one = launch(values)
-    processes, total = one["processes"], one["processes"] * one["nodes"]
+    processes, every = asked["processes"], total(values)
     if 0 < asked["gpus"] < processes:
         raise origin.error((*path, "processes"), f"is {processes}, must be at most compute.gpus, {asked['gpus']}: one GPU each")
-    if one["strategy"] != "ddp":
-        _check_sharding(one["strategy"], asked["gpus"], total, origin)
+    if asked["strategy"] != "ddp":
+        _check_sharding(asked["strategy"], asked["gpus"], every, origin)
     for name in objectives:
         _check_server(values["objectives"][name], ("objectives", name, "vllm"), asked["gpus"], origin)
-        if total > 1:
-            _check_share(values["objectives"][name], ("objectives", name), total, origin)
+        if every > 1:
+            _check_share(values["objectives"][name], ("objectives", name), every, origin)
 
 
-def _check_sharding(strategy, gpus, total, origin):
+def _check_sharding(strategy, gpus, processes, origin):
     path = ("compute", "strategy")
-    if total == 1:
+    if processes == 1:
         raise origin.error(path, f"is {strategy}, which divides a model among processes, but there is one; allowed: ddp")
     if not gpus:
         raise origin.error(path, f"is {strategy}, which accelerate does on GPUs alone, and compute.gpus is 0; allowed: ddp")
@@ -58,7 +62,7 @@ def _check_server(objective, path, gpus, origin):
         raise origin.error((*path, "server"), f"is '{objective['vllm']['server']}', must begin with http:// or https://")
 
 
-def _check_share(objective, path, total, origin):
+def _check_share(objective, path, processes, origin):
     size = objective["device_batch_size"]
     if objective["algorithm"] == "sft":
         batch, unit, names = objective["batch_size"], size, ("batch_size", "device_batch_size")
@@ -66,11 +70,12 @@ def _check_share(objective, path, total, origin):
         batch = objective["prompts_per_generation"] * objective["group_size"]
         unit = objective["updates_per_generation"] * size
         names = ("prompts_per_generation * group_size", "updates_per_generation * device_batch_size")
-    if batch % (unit * total):
+    if batch % (unit * processes):
         key = names[0].partition(" ")[0]
-        what = f"{names[0]} is {batch}, must be a multiple of {names[1]} * {total} processes, {unit * total}"
+        what = f"{names[0]} is {batch}, must be a multiple of {names[1]} * {processes} processes, {unit * processes}"
         raise origin.error((*path, key), what)
     if objective.get("rollouts") == "vllm" and objective["vllm"]["mode"] == "colocate":
         parallel = objective["vllm"]["tensor_parallel"]
-        if total % parallel:
-            raise origin.error((*path, "vllm", "tensor_parallel"), f"is {parallel}, must divide the number of processes, {total}")
+        if processes % parallel:
+            what = f"is {parallel}, must divide the number of processes, {processes}"
+            raise origin.error((*path, "vllm", "tensor_parallel"), what)

@@ -1,5 +1,6 @@
 """The plan of a run as text: memory by parts, tokens, counts, disk, GPU-hours, and whether it fits."""
 
+from hybrid_lora.config import compute
 from hybrid_lora.plan import disk, hours, training
 from hybrid_lora.plan.gpus import GIB, OUTSIDE
 
@@ -14,7 +15,7 @@ def plan(config, run, shape, trained, request):
         yield ""
         yield from _counts(shape, trained)
         yield ""
-        yield from _tokens(objective, values["compute"]["gpus"], request)
+        yield from _tokens(objective, compute.total(values), request)
         yield ""
         yield from _memory(values, objective, shape, trained, request)
     yield ""
@@ -52,11 +53,13 @@ def _assumed(objective, request):
 
 
 def _memory(values, objective, shape, trained, request):
-    gpus = max(values["compute"]["gpus"], 1)
+    gpus, strategy = compute.total(values), values["compute"]["strategy"]
     arguments = (shape, trained, objective, request["prompt"], gpus, request["memory"])
     moment, parts, engine = training.peak(*arguments)
     total = sum(parts.values())
     yield f"memory of a GPU in training, highest at: {moment}" + ("" if gpus == 1 else f" ({gpus} GPUs, each with its own copy)")
+    if strategy != "ddp":
+        yield f"  {strategy} divides weights, gradients and AdamW's moments among them; that is not counted: these are ddp's"
     for part, size in parts.items():
         if size:
             yield f"  {part:55} {size / GIB:8.2f} GiB"
