@@ -34,7 +34,7 @@ class RLTrainer(ExactResume, TwoRates, Timed, SteadyUpdates, GroupAdvantages, GR
 
 def build(model, peft, words, rows, settings, seed, work, callbacks, grading, workers, run):
     """The trainer of a PEFT model (or, with `peft` None, of a whole one); the others as for `pieces`."""
-    with vllm_sync.shown_to_engine(model, work, settings["rollouts"]):
+    with vllm_sync.shown_to_engine(model, work, settings["rollouts"]), vllm_sync.reached(settings):
         built = RLTrainer(
             model,
             processing_class=words,

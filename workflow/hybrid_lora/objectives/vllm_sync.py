@@ -12,6 +12,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 
+from hybrid_lora.common.errors import UserError
+
 ADAPTER = "default"
 OURS = ("modules.json", "manifest.json")  # vLLM takes a modules.json for that of an embedding model
 
@@ -72,6 +74,22 @@ def attach(trainer):
         empty[0] = False
 
     engine._iter_named_params = weights
+
+
+@contextlib.contextmanager
+def reached(settings):
+    """While a trainer is built: a vLLM server that does not answer, or cannot take weights, becomes one line.
+
+    settings: one entry of config `objectives`.
+    """
+    try:
+        yield
+    except (OSError, NotImplementedError, RuntimeError) as error:
+        engine = settings.get("vllm") or {}
+        if settings["rollouts"] != "vllm" or engine["mode"] != "server":
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"objectives.*.vllm.server: {engine['server']} is of no use: {reason}") from error
 
 
 @contextlib.contextmanager
