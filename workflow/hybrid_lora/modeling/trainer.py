@@ -9,6 +9,7 @@ from transformers import PrinterCallback, TrainerCallback
 from hybrid_lora.common import checkpoints, ranks
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.progress import Progress
+from hybrid_lora.modeling import load
 
 # Every step must be in the record, but printing each is our callback's business, not the Trainer's. Several processes: every
 # trained weight is used in every pass, and need not be looked for.
@@ -23,6 +24,27 @@ def recomputation():
     several processes. The numbers are the same.
     """
     return {"use_reentrant": torch.cuda.is_available() and ranks.count() == 1}
+
+
+def common(settings, seed, work):
+    """TrainingArguments that SFT and RL have alike. settings: one entry of config `objectives`; work: folder of checkpoints."""
+    return {
+        "output_dir": str(work),
+        "max_steps": settings["steps"],
+        "per_device_train_batch_size": settings["device_batch_size"],
+        "learning_rate": settings["learning_rate"]["full"],
+        "lr_scheduler_type": settings["schedule"],
+        "warmup_steps": settings["warmup_steps"],
+        "weight_decay": settings["weight_decay"],
+        "max_grad_norm": settings["max_grad_norm"],
+        "bf16": settings["precision"] == "bf16",
+        "use_cpu": load.device().type == "cpu",  # without it bf16 asks for a GPU
+        "gradient_checkpointing": settings["gradient_checkpointing"],
+        "gradient_checkpointing_kwargs": recomputation(),
+        "seed": seed,
+        "save_strategy": "steps",
+        "save_steps": settings["save_every"],
+    }
 
 
 def on_one_gpu(arguments):

@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 from hybrid_lora.common import ranks
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
-from hybrid_lora.modeling import load, trainer
+from hybrid_lora.modeling import trainer
 from hybrid_lora.modeling.resuming import ExactResume
 from hybrid_lora.objectives import reporting, rewards, vllm_outputs, vllm_sync
 from hybrid_lora.objectives.advantages import GroupAdvantages
@@ -118,9 +118,6 @@ def _arguments(settings, seed, work, weights, run):
     )
     return trainer.on_one_gpu(
         GRPOConfig(
-            output_dir=str(work),
-            max_steps=settings["steps"],
-            per_device_train_batch_size=size,
             gradient_accumulation_steps=completions // settings["updates_per_generation"] // size,
             steps_per_generation=completions // size,
             num_generations=settings["group_size"],
@@ -135,19 +132,8 @@ def _arguments(settings, seed, work, weights, run):
             use_bias_correction_kl=False,  # the plain k3 estimator
             reward_weights=weights,
             shuffle_dataset=False,  # _dataset is in order already
-            learning_rate=settings["learning_rate"]["full"],
-            lr_scheduler_type=settings["schedule"],
-            warmup_steps=settings["warmup_steps"],
-            weight_decay=settings["weight_decay"],
-            max_grad_norm=settings["max_grad_norm"],
-            bf16=settings["precision"] == "bf16",
-            use_cpu=load.device().type == "cpu",  # without it bf16 asks for a GPU
-            gradient_checkpointing=settings["gradient_checkpointing"],
-            gradient_checkpointing_kwargs=trainer.recomputation(),
             **(_engine(settings["vllm"]) if settings["rollouts"] == "vllm" else {}),
-            seed=seed,
-            save_strategy="steps",
-            save_steps=settings["save_every"],
+            **trainer.common(settings, seed, work),
             **trainer.QUIET | reporting.arguments(run),
         )
     )

@@ -6,7 +6,7 @@ from trl import SFTConfig, SFTTrainer
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
-from hybrid_lora.modeling import batches, load, trainer
+from hybrid_lora.modeling import batches, trainer
 from hybrid_lora.modeling.resuming import ExactResume
 from hybrid_lora.objectives import reporting
 from hybrid_lora.objectives.optimizer import TwoRates
@@ -52,25 +52,11 @@ def _arguments(settings, seed, work, run):
     size = settings["device_batch_size"]
     return trainer.on_one_gpu(
         SFTConfig(
-            output_dir=str(work),
-            max_steps=settings["steps"],
-            per_device_train_batch_size=size,
             gradient_accumulation_steps=trainer.share(settings["batch_size"], size, "batch_size", "device_batch_size") // size,
-            learning_rate=settings["learning_rate"]["full"],
-            lr_scheduler_type=settings["schedule"],
-            warmup_steps=settings["warmup_steps"],
-            weight_decay=settings["weight_decay"],
-            max_grad_norm=settings["max_grad_norm"],
-            bf16=settings["precision"] == "bf16",
-            use_cpu=load.device().type == "cpu",  # without it bf16 asks for a GPU
-            gradient_checkpointing=settings["gradient_checkpointing"],
-            gradient_checkpointing_kwargs=trainer.recomputation(),
             train_sampling_strategy="sequential",
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
-            seed=seed,
-            save_strategy="steps",
-            save_steps=settings["save_every"],
+            **trainer.common(settings, seed, work),
             **trainer.QUIET | reporting.arguments(run),
         )
     )
