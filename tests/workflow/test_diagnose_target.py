@@ -38,6 +38,7 @@ def diagnosed(finished):
     return finished / "results"
 
 
+@pytest.mark.matrix
 def test_every_criterion_has_been_computed(diagnosed):
     folder = diagnosed / "scores/tiny/default"
     measured = set(SOURCES) - {"inverted"}  # a control of allocation, not of agreement
@@ -52,6 +53,7 @@ def test_every_criterion_has_been_computed(diagnosed):
         assert not list((diagnosed / ".state").rglob("*.pt"))
 
 
+@pytest.mark.matrix
 def test_the_report_names_every_criterion(diagnosed):
     text = (diagnosed / "report/diagnose-tiny.md").read_text()
     for criterion in ("hybrid", "hybrid-4", "alpha", "adalora", "autolora", "lora-drop", "random"):
@@ -59,5 +61,6 @@ def test_the_report_names_every_criterion(diagnosed):
     assert (diagnosed / "report/diagnose-tiny.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.matrix
 def test_diagnosed_again_does_nothing(diagnosed):
     assert "Nothing to be done" in snakemake(diagnosed.parent, "-p", "diagnose").stdout
