@@ -8,6 +8,7 @@ That packs weights as it loads them and could not take new ones; here its plain 
 import json
 import os
 
+import numpy
 import pytest
 import torch
 
@@ -20,6 +21,8 @@ from trl.generation import vllm_generation
 from vllm import SamplingParams
 from vllm.logprobs import FlatLogprobs
 from vllm.model_executor.layers import utils
+from vllm.v1.engine.logprobs import LogprobsProcessor
+from vllm.v1.outputs import LogprobsLists
 
 from hybrid_lora.model import tokenizer
 from hybrid_lora.modeling import hybrid, load, trainer
@@ -195,6 +198,22 @@ def test_flat_outputs_are_read_as_trl_reads_them(trained):
     as_trl = read.__wrapped__(flat)
     assert tuple([[list(one) for one in found] for found in part] for part in read(flat)) == as_trl
     assert read(plain) == read.__wrapped__(plain) == as_trl
+
+
+@pytest.mark.parametrize("asked, width, tokens", [(0, 1, 1), (0, 3, 1), (2, 3, 1), (0, 1, 2)])
+@pytest.mark.parametrize("made", [FlatLogprobs, list])
+def test_log_probabilities_are_kept_as_vllm_keeps_them(made, asked, width, tokens):
+    """Of sampled tokens alone, which are appended directly, and of all else; `width`: another request may ask for more."""
+    vllm_outputs.read_flat()
+    draw = numpy.random.default_rng(0)
+    given = {"tokenizer": None, "prompt_logprobs": None, "cumulative_logprob": 0.0}
+    ours, own = (LogprobsProcessor(logprobs=made(), num_logprobs=asked, num_prompt_logprobs=None, **given) for _ in range(2))
+    for _ in range(5):
+        ids, values = draw.integers(300, size=(tokens, width)), draw.normal(size=(tokens, width)).astype("float32")
+        lists = LogprobsLists(ids, values, draw.integers(300, size=tokens))
+        ours._update_sample_logprobs(lists)
+        LogprobsProcessor._update_sample_logprobs.__wrapped__(own, lists)
+    assert ours == own and len(ours.logprobs) == 5 * tokens
 
 
 def test_the_engine_does_not_see_our_files(trained, folder):

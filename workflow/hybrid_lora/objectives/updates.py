@@ -12,6 +12,7 @@ from trl.trainer.utils import split_tensor_dict
 
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling.sharding import callable_inside
+from hybrid_lora.objectives import vllm_outputs
 
 
 def update_order(rows, updates, seed, first=0):
@@ -56,7 +57,9 @@ class SteadyUpdates:
         # What transformers samples is the policy that is updated, and frozen weights may be bf16. vLLM computes in a dtype of
         # its own, and its weights are added in float32.
         with contextlib.ExitStack() as stack:
-            if not self.use_vllm:
+            if self.use_vllm:
+                stack.enter_context(vllm_outputs.uncollected())
+            else:
                 stack.enter_context(self.accelerator.autocast())
                 stack.enter_context(callable_inside(self.model))
             return super()._generate_single_turn(*arguments, **keywords)

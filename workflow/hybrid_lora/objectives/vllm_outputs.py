@@ -4,18 +4,38 @@ TRL asks vLLM for text and log-probabilities as anybody gets them: a dict with a
 beside it, and the text decoded as it grows. The engine runs in the training's own process, so all of it delays the engine's
 next step; TRL then reads one number from each dict and decodes the completions itself. Here vLLM keeps plain lists
 (`flat_logprobs`) and decodes nothing. What is sampled is the same.
+
+vLLM fills these lists by a general path for any number of alternatives, 3 microseconds a token: a tenth of a generation. The
+sampled token alone takes a third of a microsecond (`_append_directly`); anything else still goes vLLM's own way. Python's
+garbage collector, which finds nothing in them, looks through the young objects of many requests less often (`uncollected`).
 """
 
+import contextlib
 import functools
+import gc
 import math
 
 from trl.generation import vllm_generation
 
 SAMPLING = {"detokenize": False, "flat_logprobs": True}  # further arguments of vLLM's SamplingParams
+YOUNG = 100_000  # objects made before they are looked through; Python's own are 700 to 2,000
+
+
+@contextlib.contextmanager
+def uncollected():
+    """While the engine generates: cyclic garbage is collected rarely, but is."""
+    first, *others = gc.get_threshold()
+    gc.set_threshold(YOUNG, *others)
+    try:
+        yield
+    finally:
+        gc.set_threshold(first, *others)
 
 
 def read_flat():
-    """Have TRL take flat log-probabilities as they are; others it reads as before. Calling it again changes nothing."""
+    """Have vLLM append sampled tokens' log-probabilities directly, and TRL take flat ones as they are; others are made and
+    read as before. Calling it again changes nothing."""
+    _append_directly()
     original = vllm_generation.extract_logprobs
     if getattr(original, "reads_flat", False):
         return
@@ -26,6 +46,34 @@ def read_flat():
 
     extract_logprobs.reads_flat = True
     vllm_generation.extract_logprobs = extract_logprobs
+
+
+def _append_directly():
+    from vllm.logprobs import FlatLogprobs
+    from vllm.v1.engine.logprobs import LogprobsProcessor
+
+    original = LogprobsProcessor._update_sample_logprobs
+    if getattr(original, "appends_directly", False):
+        return
+
+    @functools.wraps(original)
+    def update(self, lists):
+        """lists: vLLM's LogprobsLists of one request, arrays [tokens, alternatives], the sampled token first."""
+        flat = self.logprobs
+        if self.num_logprobs or self.tokenizer is not None or type(flat) is not FlatLogprobs or len(lists.logprobs) != 1:
+            original(self, lists)
+            return
+        value, position = lists.logprobs.item(0), len(flat.logprobs)
+        self.cumulative_logprob += value
+        flat.start_indices.append(position)
+        flat.token_ids.append(lists.logprob_token_ids.item(0))
+        flat.logprobs.append(value)
+        flat.ranks.append(lists.sampled_token_ranks.item(0))
+        flat.decoded_tokens.append(None)
+        flat.end_indices.append(position + 1)
+
+    update.appends_directly = True
+    LogprobsProcessor._update_sample_logprobs = update
 
 
 def _flat(completions):
