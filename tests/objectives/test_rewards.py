@@ -2,6 +2,7 @@
 
 import pytest
 
+from hybrid_lora.grading import dispatch
 from hybrid_lora.objectives import rewards
 
 GRADING = {"sandbox": "limits", "program_timeout_s": 5, "program_memory_mb": 512, "math_timeout_s": 5}
@@ -14,8 +15,11 @@ ROWS = [  # kind, gold, tests, completion, right, in form
     ("choice", "B", None, "The answer is (B).", 1.0, 1.0),
     ("choice", "B", None, "The answer is (C).", 0.0, 1.0),
     ("choice", "B", None, "", 0.0, 0.0),
+    ("choice", "B", None, "I guess that B fits.", 1.0, 0.0),  # found, but not said to be the answer
+    ("choice", "B", None, "I cannot say.", 0.0, 0.0),
     ("code", None, TESTS, GOOD, 1.0, 1.0),
     ("code", None, TESTS, GOOD.replace("+ 3", "- 3"), 0.0, 1.0),
+    ("code", None, TESTS, "I cannot say.", 0.0, 0.0),
 ]
 
 
@@ -45,6 +49,23 @@ def test_same_texts_with_other_golds_are_judged_again():
     assert call([accuracy], [("math", "9", None, *ROWS[0][3:])]) == [[0.0]]
 
 
+@pytest.mark.parametrize(
+    ("gold", "said"),
+    [
+        (r"\frac{1}{2}", r"\boxed{0.5}"),
+        (r"\sqrt{8}", r"\boxed{2\sqrt{2}}"),
+        ("x+1", r"\boxed{1+x}"),
+        (r"4.2 \text{ J}", "The answer is 4.2 J."),
+        (r"\boxed{1} and \boxed{2}", r"\boxed{2, 1}"),
+    ],
+)
+def test_equal_answers_in_other_words_are_right_as_in_evaluation(gold, said):
+    (accuracy,), _ = rewards.functions({"accuracy": 1.0, "format": 0.0, "length": 0.0}, GRADING, 20, workers=1)
+    rows = [("math", gold, None, said), ("math", gold, None, r"\boxed{17.5}")]
+    evaluated = dispatch.grade_all("math", [{"completion": row[3], "gold": row[1]} for row in rows], GRADING)
+    assert call([accuracy], rows) == [[float(verdict.correct) for verdict in evaluated]] == [[1.0, 0.0]]
+
+
 BROKEN = ("code", None, TESTS | {"test": "def check(candidate):\n    import os\n"}, GOOD, None, None)
 
 
@@ -67,6 +88,7 @@ def test_grader_failure_earns_nothing_for_form_or_length_either():
         ({"source": "math", "gold": "7", "tests": None}, "math"),
         ({"source": "science", "gold": "B", "tests": None}, "choice"),
         ({"source": "science", "gold": "3.2 m", "tests": None}, "math"),
+        ({"source": "science", "gold": "AB", "tests": None}, "math"),  # no option's letter, though it is part of the alphabet
         ({"source": "code", "gold": None, "tests": TESTS}, "code"),
         ({"source": "code", "gold": None, "tests": None}, None),
     ],

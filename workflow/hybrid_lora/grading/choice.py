@@ -44,14 +44,30 @@ def grade(completion, gold, options):
 
 def extract(completion, letters):
     """The chosen letter, None if there is none; a stated one may lie outside `letters`."""
+    return _in(completion, letters, _find)
+
+
+def stated(completion, letters):
+    """The letter that is said to be the answer, in a box or stands first; None where `extract` takes one out of a sentence."""
+    return _in(completion, letters, _said)
+
+
+def _in(completion, letters, find):
     if not isinstance(completion, str):
         return None
     text = completion[-TAIL:]
     thought, closed, answer = text.rpartition("</think>")
-    return _find(answer, letters) or (_find(thought, letters) if closed else None)
+    return find(answer, letters) or (find(thought, letters) if closed else None)
 
 
 def _find(text, letters):
+    if said := _said(text, letters):
+        return said
+    lone = [letter for letter in _LONE.findall(text) if letter in letters]
+    return lone[-1] if lone else None
+
+
+def _said(text, letters):
     stated = [(match.start(), match.group(1)) for match in _STATED.finditer(text)]
     box = boxed.last(text)
     inside = _LETTER.fullmatch(box) if box else None
@@ -66,7 +82,4 @@ def _find(text, letters):
     if stated:
         return max(stated)[1]
     first = _FIRST_LINE.match(text)
-    if first and first.group(1) in letters:
-        return first.group(1)
-    lone = [letter for letter in _LONE.findall(text) if letter in letters]
-    return lone[-1] if lone else None
+    return first.group(1) if first and first.group(1) in letters else None

@@ -62,12 +62,17 @@ def extract(completion, entry_point):
     """
     if not isinstance(completion, str):
         return None
-    text = completion[-TAIL:]
-    blocks = [textwrap.dedent(body) for language, body in _FENCE.findall(text) if language.lower() in LANGUAGES]
+    text, blocks = completion[-TAIL:], fenced(completion)
     names = re.findall(r"\w+", entry_point)
     defining = [block for block in blocks if all(re.search(rf"\b(?:class|def)\s+{name}\b", block) for name in names)]
     code = (defining or blocks or [text])[-1]
     return code if code.strip() else None
+
+
+def fenced(completion):
+    """The contents of a completion's ``` blocks that may be Python."""
+    found = _FENCE.findall(completion[-TAIL:])
+    return [textwrap.dedent(body) for language, body in found if language.lower() in LANGUAGES]
 
 
 def grade_many(jobs, mode, timeout_s, memory_mb, workers=1, progress=None):

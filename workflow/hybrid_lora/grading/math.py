@@ -117,6 +117,7 @@ def compare(answer, gold, timeout_s, options=None, match_types=None):
 
     seconds = math.ceil(timeout_s) if threading.current_thread() is threading.main_thread() else None
     wanted = tuple(match_types) if match_types else None
+    options = OPTIONS | (options or {})  # out here, as options of another type are no fault of the answer
     try:
         right = _parse_gold(gold, seconds, wanted)
     except (Exception, TimeoutException) as error:
@@ -128,7 +129,6 @@ def compare(answer, gold, timeout_s, options=None, match_types=None):
         if not found:
             return Verdict(False, shown(answer), "no-answer")
         began = time.monotonic()
-        options = OPTIONS | (options or {})
         correct = math_verify.verify(right, found, timeout_seconds=seconds, raise_on_error=False, **options)
     except TimeoutException:
         return Verdict(False, shown(answer), "timeout")

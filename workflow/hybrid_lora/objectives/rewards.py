@@ -8,7 +8,7 @@ import sys
 
 from hybrid_lora.common import ranks
 from hybrid_lora.common.files import sha256_json
-from hybrid_lora.grading import boxed, dispatch
+from hybrid_lora.grading import boxed, choice, code, dispatch
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -22,7 +22,7 @@ def kind(row):
         return "code"
     if not row["gold"]:
         return None
-    return "choice" if row["source"] == "science" and row["gold"] in LETTERS else "math"
+    return "choice" if row["source"] == "science" and row["gold"] in tuple(LETTERS) else "math"
 
 
 def verifiable(rows, sources):
@@ -48,8 +48,7 @@ def functions(weights, grading, max_tokens, workers):
     def format(completions, row_kind, gold, tests, **kwargs):
         """1 where the answer stands in the expected form (boxed, option letter, code block), else 0."""
         verdicts = graded(completions, row_kind, gold, tests)
-        boxes = [boxed.last(text) for text in _texts(completions)]
-        formed = [float((box if k == "math" else v.extracted) is not None) for k, v, box in zip(row_kind, verdicts, boxes)]
+        formed = [float(bool(_formed(k, text))) for k, text in zip(row_kind, _texts(completions))]
         return _judged(formed, verdicts)
 
     def length(completions, completion_ids, row_kind, gold, tests, **kwargs):
@@ -71,6 +70,13 @@ def functions(weights, grading, max_tokens, workers):
     return chosen, [weights[f.__name__] for f in chosen]
 
 
+def _formed(kind, text):
+    """What stands in the form that is asked for; graders accept more."""
+    if kind == "math":
+        return boxed.last(text)
+    return choice.stated(text, LETTERS) if kind == "choice" else any(map(str.strip, code.fenced(text)))
+
+
 def _judged(values, verdicts):
     return [None if verdict.correct is None else value for value, verdict in zip(values, verdicts)]
 
@@ -81,8 +87,9 @@ def _texts(completions):
 
 def _verdicts(texts, kinds, golds, tests, grading, workers):
     rows = [
-        {"completion": text, "gold": gold, "tests": test, "options": list(LETTERS)}
-        for text, gold, test in zip(texts, golds, tests)
+        # For math `options` would be math-verify's.
+        {"completion": text, "gold": gold, "tests": test, **({"options": list(LETTERS)} if k == "choice" else {})}
+        for text, k, gold, test in zip(texts, kinds, golds, tests)
     ]
     verdicts = [None] * len(rows)
     for one in sorted(set(kinds)):
