@@ -114,6 +114,12 @@ def test_last_boxed_balances_braces(text, gold):
         ("science", "The answer is (A), i.e. \\boxed{D}", "D"),
         ("code", "\\boxed{7}", None),
         ("open-r1/OpenR1-Math-220k", "\\boxed{7}", "7"),
+        ("math", "<think>\\boxed{3}? No.</think>\nSo \\boxed{4}.", "4"),
+        ("math", "<think>\\boxed{3}? No, 4.</think>\nThe answer is 4.", None),  # 3 is no final answer
+        ("science", "<think>\\boxed{A}?</think>\nThe answer is (C).", "C"),
+        ("math", "<think>So \\boxed{3}.</think>\n", "3"),
+        ("math", "Either \\boxed{1} or \\boxed{2}.", "\\boxed{1} or \\boxed{2}"),
+        ("math", "\\boxed{1}, no, \\boxed{2}", "2"),
     ],
 )
 def test_gold_is_the_trace_s_own_final_answer(source, reply, gold):

@@ -1,14 +1,16 @@
 """From a corpus's raw rows to conversations with a source, a gold answer and, for code, tests.
 
-mixture-of-thoughts has no gold column: the gold is the trace's own final answer (its last \\boxed{}, for science also
-"The answer is (C)"), so it is only as right as the trace. Rows that bring a `gold` column of their own (our generated
-ones, where a wrong trace must not make a wrong gold) keep it. Code rows have tests only where they bring them.
+mixture-of-thoughts has no gold column: the gold is the trace's own final answer (the last \\boxed{} after its </think>, with
+those that belong to it, `\\boxed{1} and \\boxed{2}`; for science also "The answer is (C)"), so it is only as right as the trace.
+Rows that bring a `gold` column of their own (our generated ones, where a wrong trace must not make a wrong gold) keep it. Code
+rows have tests only where they bring them.
 leetcode is LeetCodeDataset: every row brings its tests, and the worked solution is the canonical program, which passes them.
 """
 
 import re
 
 from hybrid_lora.common.errors import UserError
+from hybrid_lora.grading import boxed
 
 FORMATS = ("mixture-of-thoughts", "gsm8k", "leetcode")
 # What the configs of the hub's data set are called, and the data sets they were made from.
@@ -85,10 +87,13 @@ def _messages(messages, where):
 def _own_gold(text, source):
     if source == "code":
         return None
+    thought, _, answer = text.rpartition("</think>")
+    text = answer if answer.strip() else thought  # an answer that was only considered is none
     gold = last_boxed(text)
     if gold is None and source == "science" and (letters := _LETTER.findall(text)):
         return letters[-1]
-    return gold
+    whole = boxed.group(text) if gold else None
+    return whole if whole and whole.count("\\boxed{") > gold.count("\\boxed{") + 1 else gold
 
 
 def _gsm8k(row, template, where):
