@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import reference
 import torch
 
 from hybrid_lora.objectives.advantages import eq18
@@ -21,6 +22,15 @@ def test_epsilon_is_added_to_the_variance():
 
 def test_no_variance_gives_no_signal():
     assert eq18(torch.full((2, 4), 0.1), 1e-8).abs().max() < 1e-3
+
+
+def test_rewards_that_differ_little():
+    """Lengths near the limit of 4,096 tokens: in float32 the fourth digit would be wrong."""
+    rewards = [0.9 + 0.1 * n / 4096 for n in (0, 1, 0, 3)]
+    found = eq18(torch.tensor([rewards]), 1e-8)[0].tolist()
+    stored = torch.tensor(rewards).tolist()
+    assert found == pytest.approx(reference.advantages(stored, "eq18", 1e-8), abs=1e-6)
+    assert eq18(torch.full((1, 3), 100.1), 1e-8).abs().max() < 1e-6  # equal rewards
 
 
 def test_unjudged_completions_are_out_of_their_group():

@@ -8,10 +8,14 @@ import torch
 
 
 def eq18(rewards_NG, epsilon):
-    """Advantages [groups, group size] of rewards of that shape; NaN (not judged) is left out of its group and gets 0."""
+    """Advantages [groups, group size] of rewards of that shape; NaN (not judged) is left out of its group and gets 0.
+
+    In float64: rewards that differ little, as those for length may, would leave but three digits of float32.
+    """
+    dtype, rewards_NG = rewards_NG.dtype, rewards_NG.double()
     mean_N1 = rewards_NG.nanmean(dim=1, keepdim=True)
     variance_N1 = (rewards_NG - mean_N1).square().nanmean(dim=1, keepdim=True)
-    return ((rewards_NG - mean_N1) / (variance_N1 + epsilon).sqrt()).nan_to_num(nan=0.0)
+    return ((rewards_NG - mean_N1) / (variance_N1 + epsilon).sqrt()).nan_to_num(nan=0.0).to(dtype)
 
 
 class GroupAdvantages:
