@@ -49,15 +49,28 @@ def count(path):
         return file.metadata.num_rows
 
 
+def without_solutions(path):
+    """List of rows as `read` gives them, their last message empty: nearly all of a corpus' text is in these."""
+    rows = []
+    for row in iterate(path, SCHEMA.names):
+        row["messages"][-1]["content"] = ""
+        rows.append(row)
+    return rows
+
+
 def pick(path, columns, numbers):
     """{number: dict with `columns`} of the rows with these numbers from 0, read as `iterate` does."""
-    found, start, wanted = {}, 0, np.array(sorted(numbers), dtype=np.int64)
+    return dict(picked(path, columns, numbers))
+
+
+def picked(path, columns, numbers):
+    """The items of `pick` one by one, in the order of numbers."""
+    start, wanted = 0, np.array(sorted(numbers), dtype=np.int64)
     for batch in _batches(path, columns):
         here = wanted[(wanted >= start) & (wanted < start + len(batch))]
         if len(here):
-            found.update(zip(here.tolist(), batch.take(pa.array(here - start)).to_pylist(), strict=True))
+            yield from zip(here.tolist(), batch.take(pa.array(here - start)).to_pylist(), strict=True)
         start += len(batch)
-    return found
 
 
 def _batches(path, columns):

@@ -58,7 +58,7 @@ def run(settings, model_folder, train_file, out, state, workers=1):
     """
     inputs = {"model": model_folder / "manifest.json", "train": train_file}
     work = open_state(state, settings, inputs.values(), code.sources(ENTRY, settings))
-    words, rows = load.tokenizer(model_folder), corpus.read(train_file)
+    words, rows = load.tokenizer(model_folder), corpus.without_solutions(train_file)
     model, branches = warmup.attach(settings, model_folder)
     records = train(model, branches, words, rows, settings["warmup"], settings["rl"], settings["grading"], work, workers)
     warmup.publish(out, branches, records, settings, inputs, ENTRY)

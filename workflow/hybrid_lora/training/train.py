@@ -55,9 +55,7 @@ def run(arguments):
     record = trainer.Record(f"training {settings['run']}", SHOWN)
     watch = _watch(settings["objective"], work)
     callbacks = [record, watch, best] if watch else [record, best]
-    rows = corpus.read(arguments.train)
-    rows += [row for path in arguments.programs for row in corpus.read(path) if row["source"] == "code"]
-    built = _build(model, peft, words, rows, settings, work, callbacks, arguments.workers)
+    built = _build(model, peft, words, arguments, work, callbacks)
     best.trainer = built
     if watch:
         watch.trainer = built
@@ -90,11 +88,15 @@ def _work(arguments, settings, inputs, closure):
     return work
 
 
-def _build(model, peft, words, rows, settings, work, callbacks, workers):
+def _build(model, peft, words, arguments, work, callbacks):
+    settings = arguments.settings
     objective, seed, run = settings["objective"], settings["seed"], settings["run"]
     if objective["algorithm"] == "sft":
-        return sft.build(model, peft, words, rows, objective, seed, work, callbacks, run)
-    return rl.build(model, peft, words, rows, objective, seed, work, callbacks, settings["grading"], workers, run)
+        return sft.build(model, peft, words, arguments.train, objective, seed, work, callbacks, run)
+    rows = corpus.without_solutions(arguments.train)
+    rows += [row for path in arguments.programs for row in corpus.without_solutions(path) if row["source"] == "code"]
+    grading, workers = settings["grading"], arguments.workers
+    return rl.build(model, peft, words, rows, objective, seed, work, callbacks, grading, workers, run)
 
 
 def _watch(objective, work):
