@@ -277,6 +277,16 @@ def test_hub_base_data_and_licence_are_named(work, tmp_path, model_folder, corpu
     text = (folder / "README.md").read_text()
     assert "- revision: `e55fa2`" in text and 'revision="aa8e72"' in text
     PeftModel.from_pretrained(load.model(model_folder), folder)  # still loads
+    about["settings"]["objective"] |= {"code_corpus": "leetcode", "sources": ["math", "code"]}
+    programs = tmp_path / "programs.parquet"
+    write_json(
+        f"{programs}.manifest.json", made | {"settings": made["settings"] | {"hub": hub | {"repo": "newfacade/LeetCodeDataset"}}}
+    )
+    publishing.finish(folder, base, train_file, None, about, programs)
+    assert front(folder)["datasets"] == ["open-r1/Mixture-of-Thoughts", "newfacade/LeetCodeDataset"]
+    text = (folder / "README.md").read_text()
+    assert "Corpus `tiny`, rows of math, code:" in text and "Corpus `leetcode`, rows of code, with tests:" in text
+    assert "- repo: `newfacade/LeetCodeDataset`" in text
     write_json(folder / "manifest.json", about | found)
     assert main(["export", "--policy", str(folder), "--model", str(base), "--license", "mit", "--out", str(tmp_path / "o")]) == 0
     shown = front(tmp_path / "o")

@@ -43,8 +43,8 @@ def _front_matter(kind, about, license):
     licence = {"license": license} if license else base["license"]
     fields = {"base_model": base["id"], "base_model_relation": relation, "library_name": library, **licence}
     fields["pipeline_tag"] = "text-generation"
-    if about["data"].get("repo"):
-        fields["datasets"] = [about["data"]["repo"]]
+    if repositories := [data["repo"] for data in _corpora(about) if data.get("repo")]:
+        fields["datasets"] = repositories
     tags = ["hybrid-lora", "post-training", settings["objective"]["algorithm"], "trl"]
     if settings["placement"] != "full":
         tags += ["peft", "lora"]
@@ -108,12 +108,20 @@ def _by_type(names):
     return [(part, ends.count(f"{part}_proj")) for part in TYPES]
 
 
-def _data(about):
+def _corpora(about):
+    """What is known of the corpus and of the one whose code rows were added, if any."""
     data = about["data"]
-    sources = ", ".join(about["settings"]["objective"].get("sources", []))
-    known = [f"- {key}: `{_plain(data[key])}`" for key in sorted(data) if key != "corpus" and data[key] is not None]
-    head = f"Corpus `{data['corpus']}`" + (f", rows of {sources}" if sources else "") + (":" if known else ".")
-    return "\n".join(["## Data", "", head, "", *known, *([""] if known else [])])
+    return [data, *([data["programs"]] if "programs" in data else [])]
+
+
+def _data(about):
+    lines, sources = ["## Data", ""], ", ".join(about["settings"]["objective"].get("sources", []))
+    for data, rows in zip(_corpora(about), (sources, "code, with tests")):
+        hidden = ("corpus", "programs")
+        known = [f"- {key}: `{_plain(data[key])}`" for key in sorted(data) if key not in hidden and data[key] is not None]
+        head = f"Corpus `{data['corpus']}`" + (f", rows of {rows}" if rows else "") + (":" if known else ".")
+        lines += [head, "", *known, *([""] if known else [])]
+    return "\n".join(lines)
 
 
 def _results(results):

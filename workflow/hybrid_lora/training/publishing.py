@@ -15,13 +15,17 @@ from hybrid_lora.contracts import base_model, model_card
 from hybrid_lora.contracts.modules import TYPES
 
 
-def finish(folder, model, train, allocation, about):
+def finish(folder, model, train, allocation, about, programs=None):
     """Complete a saved policy `folder`; returns what its manifest records beside `about`: {base, data, placement}.
 
     model: folder of the base; train: the corpus file; allocation: path or None; about: keys settings, trainable, selected_step,
-    validation_loss, packages and python of the manifest. README.md is written, and adapter_config.json with exact names.
+    validation_loss, packages and python of the manifest; programs: file of the corpus whose code rows were added, or None.
+    README.md is written, and adapter_config.json with exact names.
     """
-    found = {"base": base_model.describe(model), "data": _data(train, about["settings"]["objective"]["corpus"])}
+    objective = about["settings"]["objective"]
+    found = {"base": base_model.describe(model), "data": _data(train, objective["corpus"])}
+    if programs:
+        found["data"]["programs"] = _data(programs, objective["code_corpus"])
     found["placement"] = _placement(folder, allocation)
     adapted = (folder / "adapter_config.json").is_file()
     if adapted:

@@ -150,7 +150,8 @@ def _publish(arguments, inputs, words, record, best, counts):
             if file.name != checkpoints.MARK:
                 shutil.copyfile(file, folder / file.name)
         words.save_pretrained(folder)
-        extra |= publishing.finish(folder, arguments.model, arguments.train, inputs.get("allocation"), about)
+        sources = (arguments.train, inputs.get("allocation"), about, inputs.get("programs"))
+        extra |= publishing.finish(folder, arguments.model, *sources)
         files = sorted(p for p in folder.iterdir())
         written = manifest.describe("training.train", arguments.settings, inputs, closure, files, **extra)
         write_json(folder / "manifest.json", written)
