@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
+from peft.utils.constants import DUMMY_TARGET_MODULES
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.modeling import load
@@ -17,12 +18,13 @@ def lora_config(lora, fft=()):
     """peft.LoraConfig for a placement. lora: {rank, alpha, dropout, names}; fft: names to train in full.
 
     Names are exact: PEFT matches `modules_to_save` by bare endswith, so anything shorter would catch other layers too.
+    Without any LoRA (a budget that holds every module) PEFT is told so: left to itself it would choose modules of its own.
     """
     return LoraConfig(
         r=lora["rank"],
         lora_alpha=lora["alpha"],
         lora_dropout=lora.get("dropout", 0.0),
-        target_modules=list(lora["names"]) or None,
+        target_modules=list(lora["names"]) or DUMMY_TARGET_MODULES,
         modules_to_save=list(fft) or None,
         task_type="CAUSAL_LM",
         bias="none",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
 from hybrid_lora.common.errors import UserError
@@ -23,6 +23,22 @@ def device():
 def model(folder, dtype="float32"):
     """The causal language model in `folder` with weights of `dtype` (float32 | bfloat16), on the CPU."""
     return _local(folder, lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True))
+
+
+def keep_savable(model):
+    """Make sure that a model that will be saved whole can be.
+
+    A trainer sets special tokens of the generation configuration, and transformers saves none that was changed and
+    contradicts itself (a temperature without sampling, as some published ones have it). Of such a one only these stay.
+    """
+    own = model.generation_config
+    try:
+        own.validate(strict=True)
+    except ValueError as error:
+        tokens = {name: getattr(own, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**tokens)
+        reason = str(error).strip().splitlines()[1].removeprefix("- ").partition(".")[0]
+        print(f"{model.name_or_path}: generation_config.json contradicts itself ({reason}); its special tokens alone are kept")
 
 
 def shape(folder):

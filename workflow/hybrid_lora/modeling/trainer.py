@@ -100,7 +100,7 @@ class Record(TrainerCallback):
                 self._stop(f"{key} is {logs[key]}", args, state)
         if control.should_save and not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
             self._stop("a weight is not finite", args, state)
-        shown = {k: float(logs[k]) for k in self.show if k in logs}
+        shown = {k: float(logs[k]) for k in self.show if logs.get(k) is not None}  # no reward where no grader gave one
         if state.is_world_process_zero:
             self.progress.step(state.global_step - self.progress.done, **shown)
 

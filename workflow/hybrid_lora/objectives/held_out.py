@@ -8,7 +8,8 @@ from hybrid_lora.objectives import rewards
 class MeanReward:
     """A function without arguments: mean weighted reward of one sampled answer to each row's prompt, the same on all processes.
 
-    trainer: a GRPOTrainer; rows: corpus rows that can be verified. Answers that the grader could not judge are left out.
+    trainer: a GRPOTrainer; rows: corpus rows that can be verified. Answers that the grader could not judge are left out; None
+    where it could judge none.
     """
 
     def __init__(self, trainer, rows):
@@ -28,7 +29,7 @@ class MeanReward:
         given = [value for value in values[:counted] if value is not None]
         sums = torch.tensor([sum(given), len(given)], dtype=torch.float64, device=args.device)
         total, number = trainer.accelerator.reduce(sums, reduction="sum").tolist()
-        return total / max(number, 1)
+        return total / number if number else None
 
     def _scored(self, rows):
         trainer = self.trainer

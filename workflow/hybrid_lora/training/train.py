@@ -50,6 +50,8 @@ def run(arguments):
     words = load.tokenizer(arguments.model)
     full = settings["placement"] == "full"  # everything is trained, and the KL's reference is computed as the policy is
     model = load.model(arguments.model, "float32" if full else settings["objective"]["dtype"])
+    if full:
+        load.keep_savable(model)
     peft = placement.peft_config(model, settings["placement"], settings.get("lora"), allocation)
     best = _keep_best(words, corpus.read(arguments.val), settings["objective"], work)
     record = trainer.Record(f"training {settings['run']}", SHOWN)
@@ -121,6 +123,8 @@ def _keep_best(words, rows, objective, work):
     limit = objective.get("max_length") or 8192
     encoded = [batches.encode(words, row["messages"], limit) for row in rows]
     encoded = [(ids, prompt) for ids, prompt in encoded if prompt < len(ids)]
+    if not encoded:
+        raise UserError(f"corpus {objective['corpus']}: no validation row has an answer within {limit} tokens (max_length)")
     size = max(objective["device_batch_size"], 1)
     measure = NextTokenLoss(encoded, words.pad_token_id, size, objective["precision"] == "bf16")
     return KeepBest(work, measure, objective["validation"]["every"])

@@ -23,9 +23,9 @@ class KeepBest(TrainerCallback):
     """Measures the validation loss and keeps the policy with the lowest, or the highest reward, as `work/best-{step}`.
 
     measure(model, rank, processes): the loss; reward: None, or a function without arguments, then rewards are measured too and
-    choose. The last step is measured as well. `losses` and `rewards` are {step: value}. They stand in the Trainer's log, so a
-    resumed run has those up to its checkpoint; beside the best policy of now, those that the checkpoints would resume with are
-    kept. `trainer` must be set before training.
+    choose; one that it gives as None does not. The last step is measured as well. `losses` and `rewards` are {step: value}.
+    They stand in the Trainer's log, so a resumed run has those up to its checkpoint; beside the best policy of now, those that
+    the checkpoints would resume with are kept. `trainer` must be set before training.
     """
 
     def __init__(self, work, measure, every, reward=None):
@@ -46,8 +46,8 @@ class KeepBest(TrainerCallback):
             raise UserError(f"validation loss is {value} at step {step}; try a lower learning rate")
         self.losses[step] = value
         entry = {"validation_loss": value}
-        if self.reward:
-            self.rewards[step] = entry["validation_reward"] = self.reward()
+        if self.reward and (reward := self.reward()) is not None:
+            self.rewards[step] = entry["validation_reward"] = reward
         best = self.selected() == step
         shown = ", ".join(f"{name.replace('_', ' ')} {number:.4f}" for name, number in entry.items())
         if state.is_world_process_zero:
