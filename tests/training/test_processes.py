@@ -103,6 +103,7 @@ def pair(materials, tmp_path_factory):
     return get
 
 
+LORA = pytest.param("gspo", "lora", marks=pytest.mark.matrix)
 MORE = pytest.param("grpo", "lora", marks=pytest.mark.matrix)
 
 
@@ -115,11 +116,12 @@ def test_two_processes_equal_one(pair):
     compare(*pair("grpo", "criterion", (16, 8)), [*SHOWN, *OF_A_PASS])
 
 
-@pytest.mark.parametrize("objective, placement", [("gspo", "criterion"), ("gspo", "lora"), MORE])
+@pytest.mark.parametrize("objective, placement", [("gspo", "criterion"), LORA, MORE])
 def test_two_processes_equal_one_with_accumulated_gradients(objective, placement, pair):
     compare(*pair(objective, placement))
 
 
+@pytest.mark.matrix
 def test_supervised_fine_tuning_on_two_processes_equals_one(pair):
     compare(*pair("sft", "criterion", (2, 2)))
 
@@ -199,6 +201,7 @@ def test_all_processes_save_and_stop_together_at_sigterm(sampled, materials, tmp
 FSDP2 = ("--config_file", str(launch.CONFIGURATIONS / "fsdp2.yaml"))
 
 
+@pytest.mark.matrix
 def test_sharded_weights_train_and_resume_as_copies_do(sampled, materials, tmp_path):
     """FSDP2, killed on its way; sampled by transformers, so that its way of generating is seen, too."""
     command = arguments(materials, tmp_path, "gspo", **changes("gspo", 4))
@@ -247,6 +250,7 @@ def test_completions_of_two_processes_are_of_no_use_to_one(tmp_path):
     assert resuming._of_other_processes(tmp_path, 2) is None
 
 
+@pytest.mark.matrix
 def test_nan_on_one_process_stops_all(materials, tmp_path):
     command = arguments(materials, tmp_path, "gspo", **changes("gspo", 4))
     process = start(command, tmp_path / "log", REPLAY_NAN="1 4")  # in process 1 at step 4

@@ -1,6 +1,7 @@
 """The target `diagnose` as a user asks for it: what would run, and a mistake said before any job."""
 
 import re
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -32,10 +33,11 @@ def test_too_few_rows_for_a_partition_is_said_before_any_job(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def diagnosed(finished):
-    """The finished tiny checkout, diagnosed: every probe, dump and criterion has run for real."""
-    snakemake(finished, "-p", "diagnose")
-    return finished / "results"
+def diagnosed(finished, tmp_path_factory):
+    """A copy of the finished tiny checkout, diagnosed: every probe, dump and criterion has run for real."""
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("diagnosed") / "checkout", symlinks=True)
+    snakemake(folder, "-p", "diagnose")
+    return folder / "results"
 
 
 @pytest.mark.matrix
