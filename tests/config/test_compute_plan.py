@@ -95,6 +95,19 @@ def test_colocated_engines_divide_the_processes():
     with pytest.raises(UserError, match=r"vllm\.tensor_parallel: is 4, must divide the number of processes, 2$"):
         plan(compute={"processes": 2}, objectives={"gspo": change, "grpo": change})
     plan(compute={"processes": 4}, objectives={"gspo": change, "grpo": change})
+    with pytest.raises(UserError, match=r"vllm\.tensor_parallel: is 4, must divide the number of processes, 1$"):
+        plan(objectives={"gspo": change})
+
+
+def test_a_warm_up_by_reinforcement_learning_is_one_process():
+    """Its objective is looked at whether or not a run is trained by it."""
+    warmed = {"probes": {"default": {"warmup": {"objective": "grpo"}}}}
+    change = {"rollouts": "vllm", "vllm": {"tensor_parallel": 4}}
+    with pytest.raises(UserError, match=r"grpo\.vllm\.tensor_parallel: is 4, must divide .* processes of a warm-up, 1$"):
+        plan(compute={"processes": 4}, objectives={"grpo": change}, **warmed)
+    with pytest.raises(UserError, match=r"grpo\.vllm\.mode: is server, .* and compute\.gpus is 0; allowed: colocate$"):
+        plan(objectives={"grpo": {"rollouts": "vllm", "vllm": {"mode": "server"}}}, **warmed)
+    plan(compute={"processes": 4}, objectives={"grpo": {"rollouts": "vllm"}}, **warmed)
 
 
 @pytest.mark.parametrize(

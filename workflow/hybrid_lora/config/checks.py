@@ -13,13 +13,13 @@ def check(values, rows, base, origin):
     objectives = _ordered(row.run.objective for row in rows if row.run.objective)
     models = _ordered(row.run.model for row in rows)
     probes = {m["probe"]: name for name, m in values["methods"].items() if m in methods and m["placement"] == "criterion"}
-    corpora = []
+    corpora, warmups = [], []
     for name in models:
         corpora += _check_model(values, name, base, origin)
     for name, method in probes.items():
         corpora += probe_checks.check(values, name, method, _criteria(methods, name), origin)
-        objectives += [o for o in probe_checks.objectives(values, name, _criteria(methods, name)) if o not in objectives]
-    for name in objectives:
+        warmups += probe_checks.objectives(values, name, _criteria(methods, name))
+    for name in _ordered([*objectives, *warmups]):
         corpora += _check_objective(values, name, origin)
     for path, name in corpora:
         if name not in values["corpora"]:
@@ -30,7 +30,7 @@ def check(values, rows, base, origin):
     prompts = {method["prompt"]: row for method, row in zip(methods, rows)}
     _check_benchmarks(values, prompts, base, origin)
     _check_engine(values, origin)
-    compute.check(values, _ordered(row.run.objective for row in rows if row.run.objective), origin)
+    compute.check(values, objectives, warmups, origin)
     _check_logging(values, origin)
     _check_figure(values, rows, origin)
     _check_comparisons(values, rows, origin)

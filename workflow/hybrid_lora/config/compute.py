@@ -28,8 +28,9 @@ def resources(values):
     return {"nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"} if nodes > 1 else {}
 
 
-def check(values, objectives, origin):
-    """UserError on the first mistake; objectives: names of those that runs use."""
+def check(values, objectives, warmups, origin):
+    """UserError on the first mistake; objectives: names of those that runs use; warmups: of those that probes are warmed up by,
+    in one process."""
     asked, path = values["compute"], ("compute",)
     processes, every = asked["processes"], total(values)
     if 0 < asked["gpus"] < processes:
@@ -37,9 +38,11 @@ def check(values, objectives, origin):
     if asked["strategy"] != "ddp":
         _check_sharding(asked["strategy"], asked["gpus"], every, origin)
     for name in objectives:
-        _check_server(values["objectives"][name], ("objectives", name, "vllm"), asked["gpus"], origin)
+        _check_engine(values["objectives"][name], ("objectives", name, "vllm"), asked["gpus"], every, "", origin)
         if every > 1:
             _check_share(values["objectives"][name], ("objectives", name), every, origin)
+    for name in warmups:
+        _check_engine(values["objectives"][name], ("objectives", name, "vllm"), asked["gpus"], 1, " of a warm-up", origin)
 
 
 def _check_sharding(strategy, gpus, processes, origin):
@@ -52,8 +55,14 @@ def _check_sharding(strategy, gpus, processes, origin):
         raise origin.error(path, "is zero3, and deepspeed is not installed here; pip install deepspeed, or use fsdp2")
 
 
-def _check_server(objective, path, gpus, origin):
-    if objective.get("rollouts") != "vllm" or objective["vllm"]["mode"] != "server":
+def _check_engine(objective, path, gpus, processes, of_what, origin):
+    if objective.get("rollouts") != "vllm":
+        return
+    if objective["vllm"]["mode"] == "colocate":
+        parallel = objective["vllm"]["tensor_parallel"]
+        if processes % parallel:
+            what = f"is {parallel}, must divide the number of processes{of_what}, {processes}"
+            raise origin.error((*path, "tensor_parallel"), what)
         return
     if not gpus:
         what = "is server, which gets its weights over NCCL, from a GPU, and compute.gpus is 0; allowed: colocate"
@@ -74,8 +83,3 @@ def _check_share(objective, path, processes, origin):
         key = names[0].partition(" ")[0]
         what = f"{names[0]} is {batch}, must be a multiple of {names[1]} * {processes} processes, {unit * processes}"
         raise origin.error((*path, key), what)
-    if objective.get("rollouts") == "vllm" and objective["vllm"]["mode"] == "colocate":
-        parallel = objective["vllm"]["tensor_parallel"]
-        if processes % parallel:
-            what = f"is {parallel}, must divide the number of processes, {processes}"
-            raise origin.error((*path, "vllm", "tensor_parallel"), what)
