@@ -4,10 +4,13 @@ import json
 import re
 
 import pytest
+import torch
+from peft import get_peft_model
 
 from hybrid_lora.__main__ import main
 from hybrid_lora.allocation import shapes
 from hybrid_lora.common.errors import UserError
+from hybrid_lora.modeling import candidates, hybrid, load
 from hybrid_lora.plan import architecture, hours, training
 from hybrid_lora.plan.gpus import GIB, GPUS
 
@@ -89,6 +92,44 @@ def test_untrained_runs_are_evaluated_only(capsys):
     assert "trained parameters" not in text and "memory of a GPU in training" not in text and "evaluation" in text
 
 
+def test_a_method_that_trains_nothing_is_not_planned_as_lora(capsys):
+    text = plan(capsys, "--run", "1.5b-gspo-hybrid", "--method", "cot")
+    assert text.startswith("1.5b-gspo-hybrid: qwen2.5-1.5b, cot, untrained\n")
+    assert "trained parameters" not in text and "training state" not in text and "gspo" not in text.split("GPU-hours")[1]
+
+
+def test_a_warm_up_by_reinforcement_learning_counts(capsys):
+    change = "probes={default: {warmup: {objective: gspo}}}"
+    text = plan(capsys, "--run", "1.5b-gspo-hybrid", "--config", change)
+    warm, trained = (
+        float(re.search(rf"^  {what} +([\d.]+)$", text, re.MULTILINE)[1]) for what in ("probe +warm-up by gspo", "training +gspo")
+    )
+    assert warm == pytest.approx(trained / 2, rel=0.15)  # 500 of 1,000 steps; the rest differs little from the rollouts
+    assert "probe" in plan(capsys, "--run", "1.5b-gspo-hybrid", "--method", "hybrid-4", "--config", change)
+
+
+def test_disk_holds_every_stage_at_its_most(capsys):
+    """A state is written beside those that are kept; AdaLoRA keeps averages of its weights."""
+    text = plan(capsys, "--run", "1.5b-gspo-hybrid-4").split("disk")[1]
+    assert disk(text, "corpus mixture-of-thoughts") == pytest.approx(2.5 * 349317 * 16384, rel=0.01)
+    assert disk(text, "its resumable state, 2 checkpoints kept") == pytest.approx(3 * 12 * 1543714304, rel=0.01)
+    text = plan(capsys, "--run", "1.5b-gspo-adalora").split("disk")[1]
+    shape = architecture.of_model(shapes.model("1.5B"), "here")
+    lora = sum(24 * (c.in_features + c.out_features + 1) for c in shape.candidates)
+    assert disk(text, "AdaLoRA's resumable state") == pytest.approx(3 * 24 * lora, rel=0.01)
+    text = plan(capsys, "--run", "hybrid", "--configfile", "config/demo.yaml").split("disk")[1]
+    assert disk(text, "model") == pytest.approx(4 * 655872, rel=0.02)
+    more = "objectives={gspo: {sources: [math, code], code_corpus: leetcode}}"
+    assert re.search(r"^  corpus leetcode +unknown$", plan(capsys, "--run", "1.5b-gspo-lora", "--config", more), re.MULTILINE)
+    few = plan(capsys, "--run", "1.5b-gspo-lora", "--config", more, "corpora={leetcode: {max_rows: 1000, validation_rows: 24}}")
+    assert disk(few, "corpus leetcode") == pytest.approx(2.5 * 1024 * 16384, rel=0.01)
+
+
+def disk(text, what):
+    size, unit = re.search(rf"^  {re.escape(what)} +([\d.,]+) (\w+)$", text, re.MULTILINE).groups()
+    return float(size.replace(",", "")) * {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1}[unit]
+
+
 def test_the_demo_has_no_gpu(capsys):
     text = plan(capsys, "--run", "hybrid", "--configfile", "config/demo.yaml")
     assert "shape: 655,872 parameters" in text or "parameters, 4 layers, from the configuration" in text
@@ -158,6 +199,26 @@ def test_seven_billion_parameters_with_vllm_beside_them(seven):
     assert sum(parts.values()) / GIB > 130  # 16 bytes a weight and the second model
 
 
+@pytest.mark.parametrize(("placement", "dtype"), [("full", "float32"), ("lora", "float32"), ("lora", "bfloat16")])
+def test_the_cache_of_transformers_is_as_large_as_planned(placement, dtype, model_folder):
+    """Keys and values of a real generation under autocast."""
+    shape = architecture.of_model(load.shape(model_folder), "here")
+    model, objective = (
+        load.model(model_folder, dtype),
+        RL | {"rollouts": "transformers", "dtype": dtype, "max_completion_tokens": 5},
+    )
+    objective |= {"prompts_per_generation": 1, "group_size": 3}
+    if placement == "lora":
+        names = [c.module for c in candidates.find(model)]
+        model = get_peft_model(model, hybrid.lora_config({"rank": 4, "alpha": 8, "names": names}, ()))
+    told = {"max_new_tokens": 6, "min_new_tokens": 6, "return_dict_in_generate": True}  # the last one's are never needed
+    with torch.autocast("cpu", torch.bfloat16):
+        made = model.generate(input_ids=torch.ones(3, 7, dtype=torch.long), **told)
+    held = sum(tensor.nbytes for layer in made.past_key_values.layers for tensor in (layer.keys, layer.values))
+    trained = architecture.trained(shape, placement, ALLOCATION)
+    assert training.rollouts(shape, trained, objective, 7, 1, GIB)["bytes"] == held
+
+
 def test_what_would_make_it_fit_is_tried(seven):
     trained = architecture.trained(seven, "criterion", ALLOCATION, 0.1)
     objective = RL | {"dtype": "float32", "gradient_checkpointing": False}
@@ -200,6 +261,12 @@ def test_a_measured_step_is_met():
         (["--run", "1.5b-gspo-lora", "--method", "hybrid"], "--method: 'hybrid' selects modules by a criterion; give --budget"),
         (["--run", "1.5b-cot", "--method", "lora"], "--method: 'lora' is trained; give --objective too"),
         (["--run", "1.5b-gspo-hybrid", "--budget", "7"], "--budget: is 7; allowed: above 0 and at most 1"),
+        (["--run", "1.5b-gspo-hybrid", "--budget", "nan"], "--budget: is nan; allowed: above 0 and at most 1"),
+        (
+            ["--run", "1.5b-gspo-lora", "--budget", "0.1"],
+            "--budget: method 'lora' selects no modules by a criterion; give --method",
+        ),
+        (["--run", "1.5b-cot", "--objective", "gspo"], "--objective: method 'cot' trains nothing; give --method too"),
         (["--run", "1.5b-gspo-hybrid", "--configfile", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
 )

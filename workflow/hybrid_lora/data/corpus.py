@@ -17,6 +17,7 @@ import pyarrow as pa
 from hybrid_lora.common import code, files, manifest, seeds
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.contracts import corpus as contract
+from hybrid_lora.contracts.corpus_names import HUB_ROWS
 from hybrid_lora.data import corpus_formats, ngrams, overlap, sources
 from hybrid_lora.data import settings as checks
 from hybrid_lora.data.generated import corpus_rows
@@ -111,7 +112,7 @@ def _index(settings, benchmarks):
 def _whole(raw, settings):
     """UserError where the source does not hold as many rows as the settings or its publisher say."""
     hub = settings.get("hub") if settings["data"] == "hub" else {}
-    known = corpus_formats.HUB_ROWS.get((hub.get("repo"), hub.get("config"))) if hub else None
+    known = HUB_ROWS.get((hub.get("repo"), hub.get("config"))) if hub else None
     for where, expected in (("settings.rows", checks.number(settings, "rows", least=1, none=True)), ("the published set", known)):
         if expected is not None and len(raw.rows) != expected:
             raise UserError(f"{raw.place}: has {len(raw.rows)} rows, {where} says {expected}")

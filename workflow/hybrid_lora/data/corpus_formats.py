@@ -22,12 +22,6 @@ SOURCES = {
     "open-r1/codeforces-cots": "code",
     "nvidia/Llama-Nemotron-Post-Training-Dataset": "science",
 }
-HUB_ROWS = {  # (repository, configuration): rows of its one split
-    ("open-r1/Mixture-of-Thoughts", "all"): 349_317,
-    ("open-r1/Mixture-of-Thoughts", "math"): 93_733,
-    ("open-r1/Mixture-of-Thoughts", "code"): 83_070,
-    ("open-r1/Mixture-of-Thoughts", "science"): 172_514,
-}
 TESTS = ("prompt", "test", "entry_point")  # what a LeetCodeDataset program is run with
 _LETTER = re.compile(r"[Tt]he answer is \(?([A-J])\)?(?![A-Za-z])")
 _CALCULATOR = re.compile(r"<<[^<>]*>>")

@@ -97,22 +97,32 @@ def _run(arguments, config):
         if name not in config.values[f"{key}s"]:
             raise UserError(f"--{key}: {words.choice(name, config.values[f'{key}s'])}")
     run = dataclasses.replace(runs[arguments.name], **change)
-    if arguments.budget:
-        try:
-            run = dataclasses.replace(run, budget=float(arguments.budget))
-        except ValueError:
-            raise UserError(f"--budget: {arguments.budget!r} is no number") from None
-        unit = config.values["allocation"]["unit"]
-        if run.budget <= 0 or (unit != "absolute" and run.budget > 1):
-            raise UserError(
-                f"--budget: is {arguments.budget}; allowed: above 0" + (" and at most 1" if unit != "absolute" else "")
-            )
     placement = config.values["methods"][run.method]["placement"]
-    if placement == "criterion" and run.budget is None:
-        raise UserError(f"--method: '{run.method}' selects modules by a criterion; give --budget too")
+    if placement == "none" and arguments.objective:
+        raise UserError(f"--objective: method '{run.method}' trains nothing; give --method too")
     if placement != "none" and run.objective is None:
         raise UserError(f"--method: '{run.method}' is trained; give --objective too")
-    return run
+    if placement != "criterion" and arguments.budget:
+        raise UserError(f"--budget: method '{run.method}' selects no modules by a criterion; give --method too")
+    if placement == "criterion" and run.budget is None and not arguments.budget:
+        raise UserError(f"--method: '{run.method}' selects modules by a criterion; give --budget too")
+    budget = _budget(arguments.budget, config.values["allocation"]["unit"]) if arguments.budget else run.budget
+    # What the table says of another method does not hold for this one.
+    return dataclasses.replace(run, objective=run.objective if placement != "none" else None, budget=budget)
+
+
+def _budget(text, unit):
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"--budget: {text!r} is no number") from None
+    if unit == "absolute":
+        if value >= 1 and value.is_integer():
+            return int(value)
+        raise UserError(f"--budget: is {text}; allowed: 1, 2, ... (allocation.unit is absolute)")
+    if 0 < value <= 1:
+        return value
+    raise UserError(f"--budget: is {text}; allowed: above 0 and at most 1")
 
 
 def main(argv=None):

@@ -7,6 +7,8 @@ full fine-tuning 0.247 s, PEFT's hybrid 0.254 s a step, a plain forward pass 57 
 and transformers 3,100 tokens/s at 512 and 256 sequences.
 """
 
+from dataclasses import replace
+
 from hybrid_lora.config import probing
 
 RATES = {"full": 315e12, "peft": 205e12, "fast": 270e12, "forward": 450e12, "score": 430e12}  # operations a second
@@ -20,7 +22,7 @@ def stages(values, run, shape, trained, objective, prompt, fill, gpu):
     found = [("data", "corpus and benchmarks", None), _model(values["models"][run.model], shape, gpu)]
     method = values["methods"][run.method]
     if method["placement"] == "criterion":
-        found += _probe(values["probes"][method["probe"]], method["criterion"], shape, fill, gpu)
+        found += _probe(values, method, shape, trained, prompt, fill, gpu)
         found += [("scores, allocation", method["criterion"], None)]
     if objective:
         found.append(("training", objective["algorithm"], _training(shape, trained, objective, prompt, fill, gpu)))
@@ -49,25 +51,35 @@ def _model(entry, shape, gpu):
     return "model", "trained from scratch", _hours(3 * forward(shape, tokens, options["max_length"]), "full", gpu)
 
 
-def _probe(entry, criterion, shape, fill, gpu):
-    """The probe's jobs that a criterion needs."""
-    kind, warmup = probing.SOURCES[criterion], entry["warmup"]
+def _probe(values, method, shape, trained, prompt, fill, gpu):
+    """The probe's jobs that a method's criterion needs."""
+    entry, kind = values["probes"][method["probe"]], probing.SOURCES[method["criterion"]]
     if kind is None:
         return []
+    warmup = entry["warmup"]
     length = int(warmup["max_length"] * fill)
     once = forward(shape, warmup["steps"] * warmup["batch_size"] * length, length)
     again = 1 if warmup["gradient_checkpointing"] else 0
-    found, jobs = [], []
+    jobs = []
     if kind in ("adalora", "autolora"):  # AutoLoRA also takes a step of its weights on held-out rows
         return [("probe", kind, _hours((2 + again) * once * (2 if kind == "autolora" else 1), "peft", gpu) + START / 3600)]
     if kind == "full-sensitivity":
         jobs.append(("full warm-up", (3 + again) * once, "full"))
     elif warmup["objective"] == "nll":
         jobs.append(("warm-up", (2 + again) * once, "peft"))
-    else:
-        found.append(("probe", f"warm-up by {warmup['objective']} (as its objective's training, not counted)", None))
     jobs += _measurements(entry, kind, shape, fill)
-    return found + [("probe", what, _hours(operations, rate, gpu) + START / 3600) for what, operations, rate in jobs]
+    found = [("probe", what, _hours(operations, rate, gpu) + START / 3600) for what, operations, rate in jobs]
+    if kind != "full-sensitivity" and warmup["objective"] != "nll":
+        objective = values["objectives"][warmup["objective"]]
+        hours = _training(shape, replace(trained, fft=[], full=0), _warmed(objective, warmup), prompt, fill, gpu)
+        return [("probe", f"warm-up by {warmup['objective']}", hours), *found]
+    return found
+
+
+def _warmed(objective, warmup):
+    """An objective as a probe is warmed up by it: on the branches alone, by PEFT-like layers, without validation."""
+    own = {key: warmup[key] for key in ("steps", "gradient_checkpointing")}
+    return objective | own | {"fast_layers": False, "validation": {"every": 1, "rows": 0}}
 
 
 def _measurements(entry, kind, shape, fill):

@@ -124,6 +124,8 @@ def _short(text):
 
 
 def _size(count):
+    if count is None:
+        return "unknown"
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:,.1f} {unit}"

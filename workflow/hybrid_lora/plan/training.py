@@ -42,8 +42,7 @@ def tokens(objective, prompt, gpus):
 
 def step(shape, trained, objective, prompt, gpus):
     """The memory.Step of one pass."""
-    one, everything = tokens(objective, prompt, gpus), trained.fft is None
-    frozen = 4 if everything else BYTES[objective.get("dtype", "float32")]
+    one, everything, frozen = tokens(objective, prompt, gpus), trained.fft is None, _frozen(trained, objective)
     second = everything and objective["algorithm"] != "sft" and objective["kl"] > 0
     compute = 2 if objective["precision"] == "bf16" else 4
     return memory.Step(
@@ -57,6 +56,11 @@ def step(shape, trained, objective, prompt, gpus):
         reference=4 * shape.total if second else 0,
         processes=max(gpus, 1),
     )
+
+
+def _frozen(trained, objective):
+    """Bytes of a weight as the model is loaded."""
+    return 4 if trained.fft is None else BYTES[objective.get("dtype", "float32")]
 
 
 def cache_bytes(shape, compute=2):
@@ -74,7 +78,8 @@ def rollouts(shape, trained, objective, prompt, gpus, gpu_memory):
     length = prompt + objective["max_completion_tokens"]
     sequences = objective["prompts_per_generation"] * objective["group_size"] // max(gpus, 1)
     if objective["rollouts"] != "vllm":
-        needed = sequences * length * cache_bytes(shape)
+        # Its cache has the dtype of the residual stream: float32 beside float32 weights, under autocast as well.
+        needed = sequences * length * cache_bytes(shape, _frozen(trained, objective))
         return {"who": "transformers", "bytes": needed, "asleep": 0, "cache_tokens": sequences * length, "sequences": sequences}
     engine = objective.get("vllm") or {}
     if engine.get("mode", "colocate") == "server":
