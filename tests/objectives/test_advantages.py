@@ -6,7 +6,7 @@ import pytest
 import reference
 import torch
 
-from hybrid_lora.objectives.advantages import eq18
+from hybrid_lora.objectives.advantages import eq18, flat
 
 
 def test_one_right_answer_of_four():
@@ -38,3 +38,9 @@ def test_unjudged_completions_are_out_of_their_group():
     found = eq18(torch.tensor([[1.0, 0.0, nan, nan], [nan, nan, nan, nan], [nan, 1.0, nan, nan]]), 1e-8)
     assert found[0].tolist() == pytest.approx([1.0, -1.0, 0.0, 0.0], abs=1e-6)
     assert found[1:].tolist() == [[0.0] * 4] * 2
+
+
+def test_groups_without_two_judged_rewards_that_differ():
+    nan = float("nan")
+    rewards = [[1.0, 1.0, 1.0, 1.0], [nan, nan, nan, nan], [nan, 1.0, nan, nan], [nan, 0.3, 0.3, nan], [0.0, 1.0, nan, nan]]
+    assert flat(torch.tensor(rewards)) == pytest.approx(4 / 5)

@@ -9,6 +9,7 @@ import pytest
 import rl_runs
 
 from hybrid_lora.common.errors import UserError
+from hybrid_lora.contracts import corpus
 from hybrid_lora.objectives import reporting
 from hybrid_lora.objectives.watching import Watch
 
@@ -31,6 +32,21 @@ def test_rewards_without_variance_warn_in_plain_words(tmp_path, model_folder, co
     built.state.global_step = 2
     resumed.on_train_begin(built.args, built.state, built.control)
     assert [row["step"] for row in resumed.rows] == [2] * 4 and resumed.flat == 4
+
+
+def test_a_grader_that_never_judges_warns_too(tmp_path, model_folder, corpus_files, capfd):
+    """Tests without their parts are the grader's failure: no completion has a reward."""
+    broken = {"source": "code", "gold": None, "tests": {"prompt": "", "test": None, "entry_point": None}}
+    corpus.write(tmp_path / "train.parquet", [row | broken for row in corpus.read(corpus_files[0])])
+    watch = Watch(SAMPLES, 2, tmp_path / "samples.json")
+    change = {"rewards": {"accuracy": 1.0, "format": 0.0, "length": 0.5}, "updates_per_generation": 1, "sources": ["code"]}
+    built, record = rl_runs.build(model_folder, tmp_path / "train.parquet", tmp_path, "lora", callbacks=[watch], **change)
+    watch.trainer = built
+    built.train()
+    assert [(row["unjudged"], row["frac_reward_zero_std"]) for row in record.history()] == [(32, 1.0)] * 4
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: at step")]
+    assert len(warnings) == 2
+    assert "(no reward at all): the graders could not judge 32 completions of the last one, " in warnings[0]
 
 
 def test_rewards_with_variance_do_not_warn(tmp_path, model_folder, corpus_files, capfd):

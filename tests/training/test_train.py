@@ -304,6 +304,25 @@ def test_nan_stops_the_run_names_the_step_and_keeps_the_last_good_state(tmp_path
     assert len(run(tmp_path, model_folder, corpus_files, "sft", "lora", save_every=1)) == 4  # goes on from step 2
 
 
+@pytest.mark.parametrize(
+    ("objective", "placement", "every", "found"),
+    [
+        ("gspo", "lora", 50, "the policy's probabilities are not finite"),
+        ("gspo", "full", 50, "the policy's probabilities are not finite"),
+        ("sft", "lora", 2, "validation loss is nan"),
+    ],
+)
+def test_a_policy_that_overflows_stops_before_its_loss_is_nan(
+    objective, placement, every, found, tmp_path, model_folder, corpus_files
+):
+    """The first step's loss, gradient and weights are still finite; sampling or validation is the first to meet NaN."""
+    change = {"learning_rate": {"full": 1e20, "lora": 1e20}, "save_every": 1, "updates_per_generation": 1}
+    change["validation"] = {"every": every, "rows": 8, "metric": "nll"}
+    change = {k: v for k, v in change.items() if k in OBJECTIVES[objective]}
+    with pytest.raises(UserError, match=rf"^{found} at step 2; .*last good state is kept in .*checkpoint-1$"):
+        run(tmp_path, model_folder, corpus_files, objective, placement, **change)
+
+
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, model_folder, corpus_files, monkeypatch):
     """The loss and the gradient of the step that ruins them are still numbers."""
     step = torch.optim.AdamW.step
@@ -339,6 +358,16 @@ def test_what_there_is_to_watch(tmp_path, model_folder, corpus_files, allocated,
     assert [row["step"] for row in kept] == [2, 2, 2, 4, 4, 4]
     assert len({row["prompt"] for row in kept if row["step"] == 2}) == 1  # of one group
     assert all(row["completion"] is not None and row["reward"] is not None for row in kept)
+
+
+@pytest.mark.parametrize("objective", ["sft", "gspo"])
+def test_rates_and_memory_of_every_step(objective, tmp_path, model_folder, corpus_files, allocated):
+    """The rates are those that the step was made with, not those that the schedule has for the next one."""
+    records = run(tmp_path, model_folder, corpus_files, objective, allocation=[allocated], schedule="linear")
+    assert [r["learning_rate_full"] for r in records] == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
+    assert [r["learning_rate_lora"] for r in records] == pytest.approx([1e-2, 0.75e-2, 0.5e-2, 0.25e-2])
+    assert [r["learning_rate"] for r in records] == [r["learning_rate_full"] for r in records]
+    assert all(0.1 < r["memory_gib"] < 100 for r in records)
 
 
 def test_sft_keeps_no_samples(tmp_path, model_folder, corpus_files):

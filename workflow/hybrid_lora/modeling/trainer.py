@@ -62,6 +62,14 @@ def share(batch, unit, what, of_what):
     return batch // processes
 
 
+def diverged(found, step, work):
+    """What to say of a number that is not finite; found: which one; work: folder of checkpoints."""
+    last = checkpoints.steps(work)[-1:]
+    kept = [f"the last good state is kept in {work}/{checkpoints.PREFIX}{number}" for number in last]
+    kept = kept[0] if kept else "no state was saved before it"
+    return f"{found} at step {step}; lower the learning rate or check the data; {kept}"
+
+
 class Record(TrainerCallback):
     """Keeps what the Trainer logs, one dict per optimizer step, and prints progress.
 
@@ -105,10 +113,7 @@ class Record(TrainerCallback):
             self.progress.step(state.global_step - self.progress.done, **shown)
 
     def _stop(self, found, args, state):
-        last = checkpoints.steps(args.output_dir)[-1:]
-        kept = [f"the last good state is kept in {args.output_dir}/{checkpoints.PREFIX}{step}" for step in last]
-        kept = kept[0] if kept else "no state was saved before it"
-        raise UserError(f"{self.what}: {found} at step {state.global_step}; lower the learning rate or check the data; {kept}")
+        raise UserError(f"{self.what}: {diverged(found, state.global_step, args.output_dir)}")
 
     def _keep(self, entry):
         numbers = {k: v for k, v in entry.items() if isinstance(v, int | float) and k not in ("step", "epoch")}

@@ -9,6 +9,7 @@ class TwoRates:
     """Trainer mixin: `learning_rates` = {full, lora} must be set before training; schedules scale both alike."""
 
     learning_rates: dict
+    used_rates = None  # {name: rate} that the last step was made with
 
     def create_optimizer(self, model=None):
         """Two AdamW groups, named, so that a resumed optimizer state meets the same groups."""
@@ -23,8 +24,13 @@ class TwoRates:
             self.optimizer = torch.optim.AdamW(groups, weight_decay=self.args.weight_decay, fused=on_gpu)
         return self.optimizer
 
+    def _get_learning_rate(self):
+        """Asked by the Trainer after a step, before the schedule moves on."""
+        self.used_rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        return super()._get_learning_rate()
+
     def log(self, logs, *args, **kwargs):
-        """Add both learning rates to what the Trainer logs."""
-        for group in self.optimizer.param_groups if self.optimizer and "loss" in logs else ():
-            logs[f"learning_rate_{group['name']}"] = group["lr"]
+        """Add both learning rates of the step to what the Trainer logs."""
+        if "loss" in logs and self.used_rates:
+            logs |= {f"learning_rate_{name}": rate for name, rate in self.used_rates.items()}
         super().log(logs, *args, **kwargs)

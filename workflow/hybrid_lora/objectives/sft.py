@@ -17,10 +17,11 @@ from hybrid_lora.modeling import batches, trainer
 from hybrid_lora.modeling.resuming import ExactResume
 from hybrid_lora.objectives import reporting
 from hybrid_lora.objectives.optimizer import TwoRates
+from hybrid_lora.objectives.timing import Weighed
 
 
-class SupervisedTrainer(ExactResume, TwoRates, SFTTrainer):
-    """TRL's trainer with two learning rates."""
+class SupervisedTrainer(ExactResume, TwoRates, Weighed, SFTTrainer):
+    """TRL's trainer with two learning rates and its memory in the log."""
 
 
 def build(model, peft, words, train, settings, seed, work, callbacks, run):

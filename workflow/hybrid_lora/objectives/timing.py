@@ -1,4 +1,5 @@
-"""Where a step of GRPO spends its time: sampling, rewards, log-probabilities of fixed policies, update, weights to vLLM."""
+"""Where a step of GRPO spends its time (sampling, rewards, log-probabilities of fixed policies, update, weights to vLLM), and
+how much memory a step of any Trainer takes."""
 
 import contextlib
 import time
@@ -7,15 +8,30 @@ from collections import defaultdict
 import torch
 from transformers import TrainerCallback
 
+from hybrid_lora.common import manifest
+
 PARTS = ("generate", "reward", "log_probs", "update", "sync")
 
 
-class Timed:
-    """GRPOTrainer mixin: every logged step gets `time_<part>_s` (PARTS) and `memory_gib`.
+class Weighed:
+    """Trainer mixin: every logged step gets `memory_gib`, the GPU's peak since the step before; on a CPU the process's so far."""
+
+    def log(self, logs, *arguments, **keywords):
+        """Add the memory."""
+        if "loss" in logs and torch.cuda.is_available():
+            logs["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            torch.cuda.reset_peak_memory_stats()
+        elif "loss" in logs:
+            logs["memory_gib"] = manifest.peak_memory_mb() / 1024
+        super().log(logs, *arguments, **keywords)
+
+
+class Timed(Weighed):
+    """GRPOTrainer mixin: every logged step gets `time_<part>_s` (PARTS).
 
     `log_probs` are those of the policy before the update and of the reference; the update's own pass and the optimizer's
     step count as `update`. A step inside a generation's window samples nothing, so its `time_generate_s` is 0. Validation and
-    saving belong to no part. memory_gib: the GPU's peak since the step before; absent on a CPU.
+    saving belong to no part.
     """
 
     def time_steps(self):
@@ -59,9 +75,6 @@ class Timed:
         if "loss" in logs:
             logs |= {f"time_{part}_s": round(self._spent[part], 4) for part in PARTS}
             self._spent.clear()
-            if torch.cuda.is_available():
-                logs["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-                torch.cuda.reset_peak_memory_stats()
         super().log(logs, *arguments, **keywords)
 
 

@@ -10,8 +10,10 @@ import contextlib
 import torch
 from trl.trainer.utils import split_tensor_dict
 
+from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling.sharding import callable_inside
+from hybrid_lora.modeling.trainer import diverged
 from hybrid_lora.objectives import vllm_outputs
 
 
@@ -60,9 +62,21 @@ class SteadyUpdates:
             if self.use_vllm:
                 stack.enter_context(vllm_outputs.uncollected())
             else:
+                stack.enter_context(self._sampleable())
                 stack.enter_context(self.accelerator.autocast())
                 stack.enter_context(callable_inside(self.model))
             return super()._generate_single_turn(*arguments, **keywords)
+
+    @contextlib.contextmanager
+    def _sampleable(self):
+        """UserError where torch (on a CPU) refuses to sample from probabilities that are not finite."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "probability tensor contains" not in str(error):
+                raise
+            found = "the policy's probabilities are not finite"
+            raise UserError(diverged(found, self.state.global_step + 1, self.args.output_dir)) from error
 
     def _get_per_token_logps_and_entropies(self, *arguments, **keywords):
         found = super()._get_per_token_logps_and_entropies(*arguments, **keywords)

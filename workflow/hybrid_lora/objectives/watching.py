@@ -41,11 +41,13 @@ class Watch(TrainerCallback):
             return  # a step inside a window: no new completions
         self.flat = self.flat + 1 if share == 1 else 0
         if self.flat and self.flat % self.patience == 0:
-            reward = logs.get("reward")
+            reward, unjudged = logs.get("reward"), int(logs.get("unjudged") or 0)
+            mean = "no reward at all" if reward is None else f"mean reward {round(reward, 3)}"
+            failed = f"the graders could not judge {unjudged} completions of the last one, " if unjudged else ""
             print(
                 f"warning: at step {step} the last {self.flat} generations had no group whose rewards differ, so the policy "
-                f"learns nothing from them (mean reward {reward if reward is None else round(reward, 3)}): the problems are too "
-                "easy or too hard for it, the format is not met, or completions are cut off",
+                f"learns nothing from them ({mean}): {failed}the problems are too easy or too hard for it, the format is not "
+                "met, or completions are cut off",
                 file=sys.stderr,
                 flush=True,
             )

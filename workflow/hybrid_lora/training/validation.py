@@ -15,6 +15,7 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json
 from hybrid_lora.modeling import batches, loss
 from hybrid_lora.modeling.sharding import callable_inside, sharded
+from hybrid_lora.modeling.trainer import diverged
 
 NAMES = ("validation_loss", "validation_reward")
 
@@ -43,7 +44,7 @@ class KeepBest(TrainerCallback):
             return
         value = self.measure(model, args.process_index, args.world_size)
         if not math.isfinite(value):
-            raise UserError(f"validation loss is {value} at step {step}; try a lower learning rate")
+            raise UserError(diverged(f"validation loss is {value}", step, self.work))
         self.losses[step] = value
         entry = {"validation_loss": value}
         if self.reward and (reward := self.reward()) is not None:
