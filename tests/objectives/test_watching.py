@@ -17,10 +17,11 @@ SAMPLES = {"every": 2, "count": 4}
 
 
 def test_rewards_without_variance_warn_in_plain_words(tmp_path, model_folder, corpus_files, capfd):
-    """A random model is never right: no group has rewards that differ. The count goes on after a resume."""
+    """A random model never hits numbers of nine digits: no group has rewards that differ. The count goes on after a resume."""
+    corpus.write(tmp_path / "train.parquet", [row | {"gold": "123456789"} for row in corpus.read(corpus_files[0])])
     watch = Watch(SAMPLES, 3, tmp_path / "samples.json")
     never = {"rewards": {"accuracy": 1.0, "format": 0.0, "length": 0.0}, "updates_per_generation": 1, "steps": 4, "save_every": 2}
-    built, _ = rl_runs.build(model_folder, corpus_files[0], tmp_path, "lora", callbacks=[watch], **never)
+    built, _ = rl_runs.build(model_folder, tmp_path / "train.parquet", tmp_path, "lora", callbacks=[watch], **never)
     watch.trainer = built
     built.train()
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
