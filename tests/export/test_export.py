@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -243,8 +245,6 @@ def test_no_absolute_path_is_published(work, tmp_path, run):
 
 def test_hub_base_data_and_licence_are_named(work, tmp_path, model_folder, corpus_files, monkeypatch):
     """A base from the hub, with its own card, and a corpus from the hub, as their stages leave them."""
-    import shutil
-
     from hybrid_lora.training import publishing
 
     base = tmp_path / "models/qwen"
@@ -294,8 +294,6 @@ def test_hub_base_data_and_licence_are_named(work, tmp_path, model_folder, corpu
 
 
 def test_a_fetched_model_brings_its_licence(tmp_path, model_folder):
-    import shutil
-
     from hybrid_lora.model import fetch
 
     shutil.copytree(model_folder, tmp_path / "source")
@@ -355,6 +353,26 @@ def test_what_is_refused_is_one_line(work, tmp_path, capsys, model_folder):
     about["outputs"]["model.safetensors"] = "0" * 64
     (other / "manifest.json").write_text(json.dumps(about))
     assert "other weights than" in refused(capsys, "--run", "lora", "--model", other, "--out", tmp_path / "x")
+    assert not list(tmp_path.glob(".*.tmp")) and not (tmp_path / "x").exists()
+
+
+def test_damaged_folders_are_one_line(work, tmp_path, capsys, model_folder):
+    for run, name in (("lora", "adapter_model.safetensors"), ("full", "model.safetensors")):
+        broken = tmp_path / run
+        shutil.copytree(policy(work, run), broken)
+        os.truncate(broken / name, 1000)
+        for merged in ([], ["--merged"]):
+            error = refused(capsys, "--policy", broken, *merged, "--out", tmp_path / "x")
+            assert f"{broken / name}: damaged, its SHA-256 is not the one in manifest.json" in error
+    (broken / "model.safetensors").unlink()
+    assert "model.safetensors: no such file" in refused(capsys, "--policy", broken, "--out", tmp_path / "x")
+    base = tmp_path / "base"
+    shutil.copytree(model_folder, base)
+    os.truncate(base / "model.safetensors", 1000)
+    error = refused(capsys, "--run", "lora", "--model", base, "--merged", "--out", tmp_path / "x")
+    assert f"{base}: cannot be loaded (" in error
+    (tmp_path / "file").write_text("")
+    assert "file: cannot be written (" in refused(capsys, "--run", "lora", "--out", tmp_path / "file/x")
     assert not list(tmp_path.glob(".*.tmp")) and not (tmp_path / "x").exists()
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from hybrid_lora.common import code, manifest
 from hybrid_lora.common.errors import UserError
-from hybrid_lora.common.files import read_json, sha256_file, write_json, write_text
+from hybrid_lora.common.files import check_writable, read_json, sha256_file, write_json, write_text
 from hybrid_lora.contracts import base_model, metrics, model_card
 
 ENTRY = "hybrid_lora.export.folder"
 RESULTS = Path("results")
-NEEDED = ("settings", "base", "data", "placement", "trainable", "selected_step")
+NEEDED = ("settings", "base", "data", "placement", "trainable", "selected_step", "outputs")
 
 
 def run(arguments):
@@ -23,13 +23,14 @@ def run(arguments):
     policy = arguments.policy or RESULTS / "training" / arguments.name / "policy"
     about = _about(policy, arguments.name)
     _check_free(arguments.out)
+    _check_whole(policy, about)
     adapter = (policy / "adapter_config.json").is_file()
     kind = ("merged" if arguments.merged else "adapter") if adapter else "full"
     if kind == "adapter" and arguments.dtype:
         raise UserError("--dtype: an adapter keeps its float32 weights; give --merged too, or leave --dtype away")
     model = _base(arguments.model, policy, about) if adapter else None
     card = model_card.text(kind, about, _results(about["settings"]["run"]), arguments.license)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(arguments.out.parent)
     temporary = Path(tempfile.mkdtemp(dir=arguments.out.parent, prefix=f".{arguments.out.name}.", suffix=".tmp"))
     try:
         if kind == "adapter":
@@ -65,6 +66,15 @@ def _about(policy, name):
 def _check_free(out):
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"{out}: exists; nothing is overwritten, give --out another name")
+
+
+def _check_whole(policy, about):
+    """UserError where the policy is damaged: a copy of it would be, too, and merging would end in a traceback."""
+    for name, sha in about["outputs"].items():
+        if name.endswith(".safetensors") and sha256_file(policy / name) != sha:
+            raise UserError(f"{policy / name}: damaged, its SHA-256 is not the one in manifest.json; copy it anew or train again")
+        if name == "adapter_config.json":
+            read_json(policy / name)
 
 
 def _base(given, policy, about):

@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
@@ -89,5 +90,5 @@ def _local(folder, load):
         raise UserError(f"{folder}: not a model folder (config.json is missing)")
     try:
         return load()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None
