@@ -168,6 +168,12 @@ if not found.use_deepspeed:
             assert lines[2] == "2 SHARDED_STATE_DICT 2"
 
 
+def test_a_strategy_without_its_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch, "CONFIGURATIONS", tmp_path)
+    with pytest.raises(UserError, match=r"fsdp2\.yaml: no such file; compute\.strategy is fsdp2, which is described there$"):
+        launch.arguments({"processes": 2, "nodes": 1, "strategy": "fsdp2"})
+
+
 def test_one_process_is_left_alone(monkeypatch):
     monkeypatch.delenv(launch.VARIABLE, raising=False)
     assert launch.several(["train"]) is None

@@ -174,6 +174,21 @@ def test_unknown_models_are_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "t5"}, "Unrecognized configuration class .*T5Config.*"),
+        ({"model_type": "qwen2", "hidden_size": "x"}, "Validation error for field 'hidden_size': .* expected int, got str .*"),
+        ({"model_type": "of-tomorrow"}, ".*of-tomorrow.*"),
+    ],
+)
+def test_folders_of_other_models_are_one_line(config, reason, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=rf"^{tmp_path}: cannot be loaded \({reason}\)$") as error:
+        architecture.shape("m", {"source": "local", "path": str(tmp_path)}, tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_a_models_own_folder_comes_first(tmp_path, model_folder):
     (tmp_path / "results/models").mkdir(parents=True)
     (tmp_path / "results/models/m").symlink_to(model_folder)

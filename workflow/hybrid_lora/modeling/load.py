@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -44,9 +45,13 @@ def keep_savable(model):
 
 def shape(folder):
     """The model in `folder` on the meta device: names and shapes, no weights."""
-    config = _local(folder, lambda: AutoConfig.from_pretrained(folder, local_files_only=True))
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+
+    def made():
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+
+    return _local(folder, made)
 
 
 def later(tensor):
@@ -90,5 +95,7 @@ def _local(folder, load):
         raise UserError(f"{folder}: not a model folder (config.json is missing)")
     try:
         return load()
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+    except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
+        first, *more = str(error).strip().splitlines()
+        reason = f"{first} {more[0].strip()}" if more and first.endswith(":") else first
+        raise UserError(f"{folder}: cannot be loaded ({reason})") from None

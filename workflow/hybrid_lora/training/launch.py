@@ -57,7 +57,10 @@ def arguments(asked):
     if asked["strategy"] == "ddp":
         kind = ["--multi_gpu"]  # which also means several processes on a CPU
     else:
-        kind = ["--config_file", str(CONFIGURATIONS / f"{asked['strategy']}.yaml")]
+        file = CONFIGURATIONS / f"{asked['strategy']}.yaml"
+        if not file.is_file():
+            raise UserError(f"{file}: no such file; compute.strategy is {asked['strategy']}, which is described there")
+        kind = ["--config_file", str(file)]
     return [*kind, *(word for name, value in told.items() for word in (f"--{name}", str(value)))]
 
 
