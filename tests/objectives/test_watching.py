@@ -65,6 +65,17 @@ def test_missing_package_is_one_line(monkeypatch):
         reporting.arguments("r")
 
 
+def test_going_online_without_a_key_is_one_line(monkeypatch, tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed; it is optional: pip install wandb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # what is set for W&B is gone afterwards
+    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv(reporting.VARIABLE, json.dumps({"report_to": ["wandb"], "wandb_mode": "online"}))
+    with pytest.raises(UserError, match=r"^logging\.wandb_mode is online: No API key .* Or use offline$"):
+        reporting.arguments("r")
+
+
 RUN = """
 import sys, rl_runs
 from pathlib import Path
