@@ -86,3 +86,16 @@ def test_a_step_of_the_fused_optimizer_is_seen():
         assert any((one.second[name] - g).norm() > 0.05 * g.norm() for name, g in first.items())
     far = sum(((model.second[name] - g).norm() / g.norm()).item() for name, g in twin.second.items()) / len(twin.second)
     assert far < 0.1
+
+
+def test_the_reference_is_the_policy_bit_for_bit_until_an_update():
+    model = built(torch.bfloat16)
+    for module in model.modules():
+        if hasattr(module, "lora_B"):
+            torch.nn.init.zeros_(module.lora_B["default"].weight)
+    fast_layers.apply(model)
+    ids = torch.randint(0, 512, (4, 96), generator=torch.Generator().manual_seed(0)).cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        policy = model(input_ids=ids).logits
+        with torch.no_grad(), model.disable_adapter():
+            assert torch.equal(model(input_ids=ids).logits, policy)

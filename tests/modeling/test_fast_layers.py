@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from hybrid_lora.modeling import candidates, fast_layers, hybrid
@@ -94,13 +95,49 @@ def test_disabled_and_merged_adapters_are_the_original_model():
         }
     )
     with torch.no_grad(), model.disable_adapter():
-        torch.testing.assert_close(model(input_ids=IDS).logits, plain(input_ids=IDS).logits, rtol=0, atol=0)
+        torch.testing.assert_close(model(input_ids=IDS).logits, plain(input_ids=IDS).logits, rtol=1e-12, atol=1e-12)
     with torch.no_grad():
         logits = model(input_ids=IDS).logits
         model.merge_adapter()
         torch.testing.assert_close(model(input_ids=IDS).logits, logits)
         model.unmerge_adapter()
         torch.testing.assert_close(model(input_ids=IDS).logits, logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("share", [2, 3, 7])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_reference_is_the_policy_bit_for_bit_until_an_update(family, share, dtype, monkeypatch):
+    """Hence a KL of exactly 0; afterwards they differ, and the reference is still what PEFT computes with the adapter off."""
+    model = hybrid_model(family, share, dtype)
+
+    def reference():
+        with torch.no_grad(), model.disable_adapter(), torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+            return model(input_ids=IDS).logits
+
+    of_peft = reference()
+    assert fast_layers.apply(model) == 21
+    torch.testing.assert_close(reference(), of_peft, rtol=1e-5 if dtype == torch.float32 else 0.05, atol=1e-5)
+    modules = list(model.get_base_model().modules())
+    for module in modules:
+        if hasattr(module, "original_module"):
+            module.modules_to_save["default"].load_state_dict(module.original_module.state_dict())
+        elif hasattr(module, "lora_B"):
+            torch.nn.init.zeros_(module.lora_B["default"].weight)
+    with monkeypatch.context() as patch:
+        patch.setattr(LoraLinear, "forward", None)  # PEFT's own is not asked
+        with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+            policy = model(input_ids=IDS).logits
+        first = reference()
+    assert torch.equal(policy, first)
+    with torch.no_grad():
+        for module in modules:
+            if hasattr(module, "original_module"):
+                module.modules_to_save["default"].weight += 0.1
+            elif hasattr(module, "lora_B"):
+                module.lora_B["default"].weight += 0.1
+        assert not torch.equal(model(input_ids=IDS).logits, policy)
+    assert torch.equal(reference(), first)
 
 
 @pytest.mark.parametrize("options", [{"foreach": True}, {"foreach": False}, {"fused": True}])

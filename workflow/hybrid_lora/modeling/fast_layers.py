@@ -7,8 +7,9 @@ backward however many modules and branches it has, and no more is kept for the b
 is one function with its activation inside. Trainable weights stay float32 and are cast for compute; their gradients are float32.
 
 PEFT's modules stay where they are and own every weight: saving, merging, `disable_adapter()` and vLLM's weight sync see
-what they always saw. A call that is not the plain one (adapter disabled or merged, LoRA dropout, a base of another dtype
-than the computation's) goes to PEFT's own forward.
+what they always saw. The reference policy, adapter disabled and without gradients, is computed by the same products over the
+frozen weights: another order of summation would give it other roundings, and a KL above 0 before the first update. A call
+that is neither (adapter merged, LoRA dropout, a base of another dtype than the computation's) goes to PEFT's own forward.
 """
 
 import functools
@@ -94,9 +95,12 @@ def _plain(member):
 
 def _forward(group, index, original):
     def forward(x, *args, **kwargs):
-        if args or kwargs or not group.ready(x):
-            return original(x, *args, **kwargs)
-        return group.output(index, x)
+        if not args and not kwargs:
+            if group.ready(x):
+                return group.output(index, x)
+            if group.off(x):
+                return group.output(index, x, frozen=True)
+        return original(x, *args, **kwargs)
 
     return forward
 
@@ -109,10 +113,12 @@ def _whole_mlp(patches, mlp, groups):
     original = mlp.forward
 
     def forward(x):
-        if not (first.ready(x) and second.ready(x)):
+        frozen = first.off(x) and second.off(x)
+        if not frozen and not (first.ready(x) and second.ready(x)):
             return original(x)
         with torch.autocast(x.device.type, enabled=False):
-            return _GatedMLP.apply(first, second, x.to(first.dtype), *first.trained, *second.trained)
+            x = x.to(first.dtype)
+            return _frozen_mlp(first, second, x) if frozen else _GatedMLP.apply(first, second, x, *first.trained, *second.trained)
 
     if fused.same(mlp, forward, first.members[0].in_features):
         patches.set(mlp, "forward", forward)
@@ -191,7 +197,7 @@ class _Group:
         self.B, self.scaled_B = (new(height, rank), new(height, rank)) if rank else (None, None)
         for member, linear, row, column in zip(members, linears, self.rows, self.columns):
             (self._add_lora if isinstance(member, LoraLinear) else self._add_full)(member, linear, row, column)
-        self.x, self.waiting = None, {}
+        self.x, self.frozen_x, self.waiting = None, False, {}
 
     def _ends(self):
         return (self.rows[-1].stop, self.columns[-1].stop) if self.rows else (0, 0)
@@ -220,15 +226,41 @@ class _Group:
             for member, active in self.active
         )
 
-    def output(self, index, x):
-        """Output of member `index`, [..., out]."""
-        if self.x is not x or index not in self.waiting:
+    def off(self, x):
+        """Whether PEFT would compute the frozen weights alone for all members, in their dtype and without gradients."""
+        return (
+            not torch.is_grad_enabled()
+            and _compute_dtype(x) == self.dtype
+            and all(member._disable_adapters and not vars(member).get("merged_adapters") for member, _ in self.active)
+        )
+
+    def frozen(self):
+        """(W, bias) with the originals of members trained in full in place of their casts."""
+        found = [(row, member.original_module) for row, (member, _) in zip(self.rows, self.active) if not _has_lora(member)]
+        if not found:
+            return self.W, self.bias
+        W, bias = self.W.clone(), None if self.bias is None else self.bias.clone()
+        for row, linear in found:
+            W[row] = linear.weight
+            if linear.bias is not None:
+                bias[row] = linear.bias
+        return W, bias
+
+    def output(self, index, x, frozen=False):
+        """Output of member `index`, [..., out]; frozen: of the frozen weights alone."""
+        if self.x is not x or self.frozen_x != frozen or index not in self.waiting:
             with torch.autocast(x.device.type, enabled=False):
-                self.x, self.waiting = x, dict(enumerate(_Linears.apply(self, x.to(self.dtype), *self.trained)))
+                cast = x.to(self.dtype)
+                outputs = _frozen_outputs(self, cast) if frozen else _Linears.apply(self, cast, *self.trained)
+            self.x, self.frozen_x, self.waiting = x, frozen, dict(enumerate(outputs))
         out = self.waiting.pop(index)
         if not self.waiting:
             self.x = None
         return out
+
+
+def _has_lora(member):
+    return isinstance(member, LoraLinear)
 
 
 def _linear(member):
@@ -293,6 +325,18 @@ def _outputs(group, x_TD):
         return out, None
     xA = torch.mm(x_TD, group.scaled_A.t())
     return out.addmm_(xA, group.B.t()), xA
+
+
+def _frozen_outputs(group, x):
+    """All outputs [..., out] by the frozen weights, in one product of the shape that `_outputs` has."""
+    out = F.linear(x.reshape(-1, x.shape[-1]), *group.frozen())
+    return [out[:, row].unflatten(0, x.shape[:-1]) for row in group.rows]
+
+
+def _frozen_mlp(first, second, x):
+    """`_GatedMLP` by the frozen weights."""
+    both = F.linear(x.reshape(-1, x.shape[-1]), *first.frozen())
+    return F.linear(_swiglu(both), *second.frozen()).unflatten(0, x.shape[:-1])
 
 
 def _gradients(group, x_TD, xA, dout, needs_dx):
