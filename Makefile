@@ -60,7 +60,7 @@ test-cluster: $(PACKAGE)  ## run the tests on a real Slurm of their own (Debian 
 	$(WITH_PATH) $(BIN)/pytest -m cluster tests/slurm $(ARGS)
 
 test-matrix: $(PACKAGE)  ## run the tests of what reruns and of results that travel; many minutes
-	$(WITH_PATH) OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --dist loadfile -m matrix tests/workflow tests/training $(ARGS)
+	$(WITH_PATH) $(BIN)/pytest -m matrix tests/workflow tests/training $(ARGS)
 
 # vLLM's CPU build asks for torch's CPU build, and brings packages that are built for CUDA on the general index: an
 # environment of its own. They break transformers' imports beside a CPU torch, and text needs none of them.
