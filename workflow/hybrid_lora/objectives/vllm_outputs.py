@@ -13,6 +13,7 @@ garbage collector, which finds nothing in them, looks through the young objects 
 import contextlib
 import functools
 import gc
+import importlib
 import math
 
 from trl.generation import vllm_generation
@@ -49,9 +50,9 @@ def read_flat():
 
 
 def _append_directly():
-    from vllm.logprobs import FlatLogprobs
-    from vllm.v1.engine.logprobs import LogprobsProcessor
-
+    # Not by an import statement: vLLM's version counts where it makes rollouts (`CHOICES` of the commands), not wherever this is.
+    FlatLogprobs = importlib.import_module("vllm.logprobs").FlatLogprobs
+    LogprobsProcessor = importlib.import_module("vllm.v1.engine.logprobs").LogprobsProcessor
     original = LogprobsProcessor._update_sample_logprobs
     if getattr(original, "appends_directly", False):
         return
