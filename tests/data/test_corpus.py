@@ -12,7 +12,8 @@ from hybrid_lora.contracts import corpus as contract
 from hybrid_lora.contracts import tables
 from hybrid_lora.data import __main__ as cli
 from hybrid_lora.data import corpus
-from hybrid_lora.data.corpus_formats import conversation, last_boxed
+from hybrid_lora.data.corpus_formats import conversation
+from hybrid_lora.grading import boxed
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 GENERATED = {"rows": 3000, "wrong_steps": 0.1, "direct_answers": 0.1, "seed": 0}
@@ -88,22 +89,6 @@ def test_long_rows_are_left_out_and_counted(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "text, gold",
-    [
-        (r"so \boxed{\frac{1}{2}} holds", r"\frac{1}{2}"),
-        (r"\boxed{1} no, \boxed{2}", "2"),
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        (r"\boxed{\left\{ x \mid x > 0 \right\}}", r"\left\{ x \mid x > 0 \right\}"),
-        (r"\boxed{\frac{1}{2}", None),
-        ("no box", None),
-        (r"\boxed{ }", None),
-    ],
-)
-def test_last_boxed_balances_braces(text, gold):
-    assert last_boxed(text) == gold
-
-
-@pytest.mark.parametrize(
     "source, reply, gold",
     [
         ("math", "\\boxed{7}", "7"),
@@ -143,7 +128,7 @@ def test_gsm8k_row_loses_marks_and_commas():
 def test_all_of_gsm8k_loads(tmp_path):
     train, val = make(tmp_path, format="gsm8k", data=str(REAL / "gsm8k" / "train.jsonl.gz"), prompt="{question}")
     assert len(train) + len(val) == 7473
-    assert all(last_boxed(r["messages"][1]["content"]) == r["gold"] for r in train)
+    assert all(boxed.last(r["messages"][1]["content"]) == r["gold"] for r in train)
     assert not any(mark in r["messages"][1]["content"] for r in train for mark in ("<<", ">>", "####"))
 
 

@@ -1,6 +1,5 @@
-"""What training leaves and `export` writes: folders that others load without our code, and what they say of themselves."""
+"""What training leaves and `export` writes: folders that others load without our code."""
 
-import argparse
 import json
 import os
 import shutil
@@ -9,89 +8,17 @@ import sys
 
 import pytest
 import torch
-import yaml
-from peft import PeftModel
+from exported import FFT, front, policy
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hybrid_lora.__main__ import main
-from hybrid_lora.common.files import read_json, write_json
-from hybrid_lora.contracts import allocation, base_model, metrics
+from hybrid_lora.common.files import read_json
 from hybrid_lora.contracts import modules as modules_file
 from hybrid_lora.modeling import load
-from hybrid_lora.training import train
 
-FFT = ["model.layers.1.self_attn.v_proj", "model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"]
-OBJECTIVE = {
-    "algorithm": "sft",
-    "corpus": "tiny",
-    "sources": ["math"],
-    "steps": 2,
-    "batch_size": 8,
-    "device_batch_size": 8,
-    "max_length": 64,
-    "learning_rate": {"full": 1e-2, "lora": 5e-2},  # far enough from the base to tell the two apart
-    "schedule": "constant",
-    "warmup_steps": 0,
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-    "precision": "fp32",
-    "dtype": "float32",
-    "gradient_checkpointing": False,
-    "fast_layers": True,
-    "validation": {"every": 2, "rows": 8, "metric": "nll"},
-    "save_every": 2,
-}
-PLACEMENTS = {"hybrid": "criterion", "lora": "lora", "lora-ffn": "lora-ffn", "full": "full"}
 ADAPTERS = ["hybrid", "lora", "lora-ffn"]
 IDS = torch.arange(60).reshape(3, 20)
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory, model_folder, corpus_files):
-    """A folder as a checkout has it: results/training/{hybrid,lora,lora-ffn,full}/policy of one tiny base."""
-    root = tmp_path_factory.mktemp("exporting")
-    listed = modules_file.read(model_folder / "modules.json")
-    value = dict.fromkeys(allocation.KEYS) | {"schema_version": 1, "model": listed["model"], "fft": FFT}
-    value |= {"probe": "default", "criterion": "hybrid", "overflow": "stop"}
-    value |= {"budget": {"unit": "params", "ratio": 0.1, "used": 0.0987}, "counts": {"fft": 3, "lora": 11, "candidates": 14}}
-    names = [m["module"] for m in listed["modules"] if m["module"] not in FFT]
-    value["lora"] = {"rank": 4, "alpha": 8, "dropout": 0.0, "names": names}
-    allocation.write(root / "a.json", value)
-    for run, placement in PLACEMENTS.items():
-        settings = {"run": run, "seed": 0, "placement": placement, "objective": OBJECTIVE, "grading": {}}
-        settings["lora"] = {"rank": 4, "alpha": 8, "dropout": 0.0}
-        folder = root / "results/training" / run
-        train.run(
-            argparse.Namespace(
-                settings=settings,
-                model=model_folder,
-                train=corpus_files[0],
-                val=corpus_files[1],
-                allocation=[root / "a.json"] if run == "hybrid" else [],
-                out=folder / "policy",
-                history=folder / "history.parquet",
-                trainable=folder / "trainable.json",
-                samples=folder / "samples.parquet",
-                state=root / "state" / run,
-                workers=1,
-                programs=[],
-            )
-        )
-    return root
-
-
-@pytest.fixture(autouse=True)
-def inside(work, monkeypatch):
-    monkeypatch.chdir(work)
-
-
-def policy(work, run):
-    return work / "results/training" / run / "policy"
-
-
-def front(folder):
-    return base_model.front_matter(folder / "README.md")
 
 
 WITHOUT_US = """
@@ -209,122 +136,6 @@ def test_many_names_are_exact_though_peft_shortens_them(tmp_path, corpus_files):
 
 def policy_tokenizer():
     return "results/training/full/policy"
-
-
-def test_card_of_the_policy(work, model_folder):
-    folder = policy(work, "hybrid")
-    found = front(folder)
-    assert found["base_model"] == "tiny" and found["library_name"] == "peft" and found["license"] == "unknown"
-    assert found["pipeline_tag"] == "text-generation" and {"hybrid-lora", "sft", "lora", "peft"} <= set(found["tags"])
-    text = (folder / "README.md").read_text()
-    counts = read_json(work / "results/training/hybrid/trainable.json")
-    for expected in (
-        f"| in full | 3 | {counts['fft']:,} |",
-        f"| LoRA | 11 | {counts['lora']:,} |",
-        "criterion `hybrid` (probe `default`) under a budget of 0.1 in unit `params`, of which 0.0987 is used",
-        "In full, by type: 1 q, 1 v, 1 down.",
-        "Corpus `tiny`, rows of math",
-        "  algorithm: sft",
-        "vLLM takes no adapter with `modules_to_save`",
-    ):
-        assert expected in text, expected
-    assert "modules_to_save" not in (policy(work, "lora") / "README.md").read_text()
-    assert "| in full | all |" in (policy(work, "full") / "README.md").read_text()
-
-
-@pytest.mark.parametrize("run", PLACEMENTS)
-def test_no_absolute_path_is_published(work, tmp_path, run):
-    main(["export", "--run", run, "--out", str(tmp_path / "a")])
-    main(["export", "--run", run, "--merged", "--out", str(tmp_path / "b")])
-    texts = [p for folder in (tmp_path / "a", tmp_path / "b") for p in folder.iterdir() if p.suffix in (".json", ".md", ".jinja")]
-    texts += [policy(work, run) / "README.md", *policy(work, run).glob("*config.json")]
-    assert len(texts) > 8
-    for path in texts:
-        assert str(work.parent) not in path.read_text() and "/tmp" not in path.read_text(), path
-
-
-def test_hub_base_data_and_licence_are_named(work, tmp_path, model_folder, corpus_files, monkeypatch):
-    """A base from the hub, with its own card, and a corpus from the hub, as their stages leave them."""
-    from hybrid_lora.training import publishing
-
-    base = tmp_path / "models/qwen"
-    shutil.copytree(model_folder, base)
-    (base / "README.md").write_text(
-        "---\nlicense: other\nlicense_name: qwen-research\nlicense_link: https://x/LICENSE\n---\n# Q\n"
-    )
-    listed = read_json(base / "modules.json")
-    listed["model"] |= {"id": "Qwen/Qwen2.5-3B-Instruct", "revision": "aa8e72"}
-    write_json(base / "modules.json", listed)
-    train_file = tmp_path / "train.parquet"
-    shutil.copyfile(corpus_files[0], train_file)
-    hub = {"repo": "open-r1/Mixture-of-Thoughts", "revision": "e55fa2", "config": "all", "split": "train"}
-    made = {
-        "settings": {"format": "mixture-of-thoughts", "seed": 0, "data": "hub", "hub": hub},
-        "rows": 64,
-        "outputs": {"t": "ab"},
-    }
-    write_json(f"{train_file}.manifest.json", made)
-    folder = tmp_path / "policy"
-    shutil.copytree(policy(work, "lora"), folder)
-    about = read_json(folder / "manifest.json")
-    found = publishing.finish(folder, base, train_file, None, about)
-    shown = front(folder)
-    assert shown["base_model"] == "Qwen/Qwen2.5-3B-Instruct" and shown["datasets"] == ["open-r1/Mixture-of-Thoughts"]
-    wanted = {"license": "other", "license_name": "qwen-research", "license_link": "https://x/LICENSE"}
-    assert {k: v for k, v in shown.items() if k.startswith("license")} == wanted
-    config = read_json(folder / "adapter_config.json")
-    assert (config["base_model_name_or_path"], config["revision"]) == ("Qwen/Qwen2.5-3B-Instruct", "aa8e72")
-    text = (folder / "README.md").read_text()
-    assert "- revision: `e55fa2`" in text and 'revision="aa8e72"' in text
-    PeftModel.from_pretrained(load.model(model_folder), folder)  # still loads
-    about["settings"]["objective"] |= {"code_corpus": "leetcode", "sources": ["math", "code"]}
-    programs = tmp_path / "programs.parquet"
-    write_json(
-        f"{programs}.manifest.json", made | {"settings": made["settings"] | {"hub": hub | {"repo": "newfacade/LeetCodeDataset"}}}
-    )
-    publishing.finish(folder, base, train_file, None, about, programs)
-    assert front(folder)["datasets"] == ["open-r1/Mixture-of-Thoughts", "newfacade/LeetCodeDataset"]
-    text = (folder / "README.md").read_text()
-    assert "Corpus `tiny`, rows of math, code:" in text and "Corpus `leetcode`, rows of code, with tests:" in text
-    assert "- repo: `newfacade/LeetCodeDataset`" in text
-    write_json(folder / "manifest.json", about | found)
-    assert main(["export", "--policy", str(folder), "--model", str(base), "--license", "mit", "--out", str(tmp_path / "o")]) == 0
-    shown = front(tmp_path / "o")
-    assert shown["license"] == "mit" and "license_name" not in shown
-
-
-def test_a_fetched_model_brings_its_licence(tmp_path, model_folder):
-    from hybrid_lora.model import fetch
-
-    shutil.copytree(model_folder, tmp_path / "source")
-    fetch.run({"source": "local", "path": str(tmp_path / "source")}, tmp_path / "plain")
-    assert base_model.license_of(tmp_path / "plain") == {"license": "unknown"}
-    (tmp_path / "source/LICENSE").write_text("Mine.")
-    fetch.run({"source": "local", "path": str(tmp_path / "source")}, tmp_path / "file")
-    assert base_model.license_of(tmp_path / "file") == {"license": "other", "license_link": "LICENSE"}
-    (tmp_path / "source/README.md").write_text("---\nlicense: apache-2.0\n---\n# Mine\n")
-    fetch.run({"source": "local", "path": str(tmp_path / "source")}, tmp_path / "card")
-    assert base_model.describe(tmp_path / "card")["license"] == {"license": "apache-2.0"}
-    assert base_model.describe(tmp_path / "card")["id"] == "source"  # never the path
-
-
-def test_results_go_into_the_exported_card(work, tmp_path):
-    record = {"metric": "pass@1", "value": 0.325, "low": 0.26, "high": 0.391, "n": 200, "k": 1, "samples": 1}
-    metrics.write(work / "results/evaluation/lora/math-500/metrics.json", record | {"truncated": 0, "unjudged": 0})
-    main(["export", "--run", "lora", "--out", str(tmp_path / "out")])
-    assert "| math-500 | pass@1 | 32.5 % | 26.0 to 39.1 | 200 |" in (tmp_path / "out/README.md").read_text()
-    main(["export", "--run", "hybrid", "--out", str(tmp_path / "none")])
-    assert "## Results" not in (tmp_path / "none/README.md").read_text()
-
-
-def test_a_card_is_yaml_that_the_hub_reads(work):
-    text = (policy(work, "hybrid") / "README.md").read_text()
-    block = text.split("---\n")[1]
-    assert isinstance(yaml.safe_load(block), dict)
-    from huggingface_hub import ModelCardData, RepoCard
-
-    card = RepoCard(text)
-    assert isinstance(card.data, ModelCardData | object) and card.data.to_dict()["library_name"] == "peft"
 
 
 def refused(capsys, *arguments):

@@ -36,19 +36,6 @@ def conversation(row, format, template, where):
     return _MAKE[format](row, template, where)
 
 
-def last_boxed(text):
-    """Content of the last \\boxed{...} with balanced braces, None if there is none or it never closes."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    for match in re.finditer(r"\\.|[{}]", text[start + 6 :], re.DOTALL):  # an escaped brace, \{, does not count
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth == 0:
-            return text[start + 7 : start + 6 + match.start()].strip() or None
-    return None
-
-
 def _mixture(row, template, where):
     for name in ("messages", "num_tokens", "source"):
         if row.get(name) is None:
@@ -83,11 +70,10 @@ def _own_gold(text, source):
         return None
     thought, _, answer = text.rpartition("</think>")
     text = answer if answer.strip() else thought  # an answer that was only considered is none
-    gold = last_boxed(text)
+    gold = boxed.answer(text)
     if gold is None and source == "science" and (letters := _LETTER.findall(text)):
         return letters[-1]
-    whole = boxed.group(text) if gold else None
-    return whole if whole and whole.count("\\boxed{") > gold.count("\\boxed{") + 1 else gold
+    return gold
 
 
 def _gsm8k(row, template, where):

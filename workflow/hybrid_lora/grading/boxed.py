@@ -18,6 +18,13 @@ def last(text):
     return found[-1][2].strip() if found else None
 
 
+def answer(text):
+    r"""What the last boxes of a text say: the content of the last one, or several that are one answer as `group` has them."""
+    together = group(text)
+    boxes = _boxes(together or "")
+    return together if len(boxes) > 1 else boxes[0][2].strip() if boxes else None
+
+
 def group(text):
     r"""The last \boxed with those that belong to the same answer (`\boxed{1} and \boxed{2}`), as it stands in the text.
 

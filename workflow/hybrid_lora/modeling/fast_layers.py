@@ -15,15 +15,15 @@ that is neither (adapter merged, LoRA dropout, a base of another dtype than the 
 import functools
 
 import torch
-import torch.nn.functional as F
 from peft.tuners.lora import Linear as LoraLinear
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers.activations import SiLUActivation
 
-from hybrid_lora.modeling import candidates, fused, patching
+from hybrid_lora.modeling import candidates, fused, patching, products
 
+TRAINED, REFERENCE = "trained", "reference"  # policies: the adapter at work, or off and without gradients
 READERS = (("q", "k", "v"), ("o",), ("gate", "up"), ("down",))  # types that read the same input
 
 
@@ -77,7 +77,7 @@ def _readers(base):
 
 
 def _plain(member):
-    """Whether a module does only what `_Linears` does, as long as its adapter is active and not merged."""
+    """Whether a module does only what `products` does, as long as its adapter is active and not merged."""
     if len(member.active_adapters) != 1:
         return False
     name = member.active_adapters[0]
@@ -95,12 +95,8 @@ def _plain(member):
 
 def _forward(group, index, original):
     def forward(x, *args, **kwargs):
-        if not args and not kwargs:
-            if group.ready(x):
-                return group.output(index, x)
-            if group.off(x):
-                return group.output(index, x, frozen=True)
-        return original(x, *args, **kwargs)
+        policy = None if args or kwargs else group.policy(x)
+        return original(x, *args, **kwargs) if policy is None else group.output(index, x, policy)
 
     return forward
 
@@ -113,12 +109,11 @@ def _whole_mlp(patches, mlp, groups):
     original = mlp.forward
 
     def forward(x):
-        frozen = first.off(x) and second.off(x)
-        if not frozen and not (first.ready(x) and second.ready(x)):
+        policy = first.policy(x)
+        if policy is None or second.policy(x) != policy:
             return original(x)
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(first.dtype)
-            return _frozen_mlp(first, second, x) if frozen else _GatedMLP.apply(first, second, x, *first.trained, *second.trained)
+            return products.gated_mlp(first, second, x.to(first.dtype), policy == REFERENCE)
 
     if fused.same(mlp, forward, first.members[0].in_features):
         patches.set(mlp, "forward", forward)
@@ -197,7 +192,7 @@ class _Group:
         self.B, self.scaled_B = (new(height, rank), new(height, rank)) if rank else (None, None)
         for member, linear, row, column in zip(members, linears, self.rows, self.columns):
             (self._add_lora if isinstance(member, LoraLinear) else self._add_full)(member, linear, row, column)
-        self.x, self.frozen_x, self.waiting = None, False, {}
+        self.x, self.of, self.waiting = None, None, {}
 
     def _ends(self):
         return (self.rows[-1].stop, self.columns[-1].stop) if self.rows else (0, 0)
@@ -219,24 +214,20 @@ class _Group:
         self.copies += [(linear.weight, self.W[row], 1)]
         self.copies += [] if linear.bias is None else [(linear.bias, self.bias[row], 1)]
 
-    def ready(self, x):
-        """Whether PEFT would do the plain thing for all members, in the dtype that the frozen weights have."""
-        return _compute_dtype(x) == self.dtype and not any(
-            member._disable_adapters or vars(member).get("merged_adapters") or member._active_adapter != active
-            for member, active in self.active
-        )
-
-    def off(self, x):
-        """Whether PEFT would compute the frozen weights alone for all members, in their dtype and without gradients."""
-        return (
-            not torch.is_grad_enabled()
-            and _compute_dtype(x) == self.dtype
-            and all(member._disable_adapters and not vars(member).get("merged_adapters") for member, _ in self.active)
-        )
+    def policy(self, x):
+        """TRAINED or REFERENCE where PEFT would compute no more than that for all members, in the frozen weights' dtype."""
+        if _compute_dtype(x) != self.dtype or any(vars(member).get("merged_adapters") for member, _ in self.active):
+            return None
+        disabled = [member._disable_adapters for member, _ in self.active]
+        if not any(disabled):
+            return TRAINED if all(member._active_adapter == active for member, active in self.active) else None
+        return REFERENCE if all(disabled) and not torch.is_grad_enabled() else None
 
     def frozen(self):
         """(W, bias) with the originals of members trained in full in place of their casts."""
-        found = [(row, member.original_module) for row, (member, _) in zip(self.rows, self.active) if not _has_lora(member)]
+        found = [
+            (row, member.original_module) for row, member in zip(self.rows, self.members) if not isinstance(member, LoraLinear)
+        ]
         if not found:
             return self.W, self.bias
         W, bias = self.W.clone(), None if self.bias is None else self.bias.clone()
@@ -246,21 +237,16 @@ class _Group:
                 bias[row] = linear.bias
         return W, bias
 
-    def output(self, index, x, frozen=False):
-        """Output of member `index`, [..., out]; frozen: of the frozen weights alone."""
-        if self.x is not x or self.frozen_x != frozen or index not in self.waiting:
+    def output(self, index, x, policy):
+        """Output of member `index`, [..., out]."""
+        if self.x is not x or self.of != policy or index not in self.waiting:
             with torch.autocast(x.device.type, enabled=False):
-                cast = x.to(self.dtype)
-                outputs = _frozen_outputs(self, cast) if frozen else _Linears.apply(self, cast, *self.trained)
-            self.x, self.frozen_x, self.waiting = x, frozen, dict(enumerate(outputs))
+                outputs = products.linears(self, x.to(self.dtype), policy == REFERENCE)
+            self.x, self.of, self.waiting = x, policy, dict(enumerate(outputs))
         out = self.waiting.pop(index)
         if not self.waiting:
             self.x = None
         return out
-
-
-def _has_lora(member):
-    return isinstance(member, LoraLinear)
 
 
 def _linear(member):
@@ -271,123 +257,3 @@ def _linear(member):
 def _compute_dtype(x):
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
-class _Linears(torch.autograd.Function):
-    """All outputs of linears that read x [..., in]; gradients of x and of the trained weights."""
-
-    @staticmethod
-    def forward(ctx, group, x, *trained):
-        x_TD = x.reshape(-1, x.shape[-1])
-        out, xA = _outputs(group, x_TD)
-        ctx.save_for_backward(x_TD, xA)
-        ctx.group, ctx.shape = group, x.shape
-        shape = x.shape[:-1]
-        return tuple(out[:, row].unflatten(0, shape) for row in group.rows)
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        douts = [dout.reshape(-1, dout.shape[-1]) for dout in gradients]
-        dout = douts[0] if len(douts) == 1 else torch.cat(douts, 1)
-        dx, found = _gradients(ctx.group, *ctx.saved_tensors, dout, ctx.needs_input_grad[1])
-        return None, None if dx is None else dx.view(ctx.shape), *found
-
-
-class _GatedMLP(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)); the product is not kept but made again in the backward pass."""
-
-    @staticmethod
-    def forward(ctx, first, second, x, *trained):
-        x_TD = x.reshape(-1, x.shape[-1])
-        both, xA = _outputs(first, x_TD)
-        out, hA = _outputs(second, _swiglu(both))
-        ctx.save_for_backward(x_TD, xA, both, hA)
-        ctx.groups, ctx.shape = (first, second), x.shape
-        return out.view(x.shape[:-1] + out.shape[-1:])
-
-    @staticmethod
-    def backward(ctx, dout):
-        x_TD, xA, both, hA = ctx.saved_tensors
-        first, second = ctx.groups
-        dhidden, of_second = _gradients(second, _swiglu(both), hA, dout.reshape(-1, dout.shape[-1]), True)
-        dx, of_first = _gradients(first, x_TD, xA, _swiglu_back(dhidden, both), ctx.needs_input_grad[2])
-        return None, None, None if dx is None else dx.view(ctx.shape), *of_first, *of_second
-
-
-def _outputs(group, x_TD):
-    """(outputs [T, O] of all members, scale * x A^T [T, R] or None).
-
-    A LoRA member: x W + b + scale (x A^T) B^T with A [r, in], B [out, r] (PEFT's layout); W and b are frozen. A member
-    trained in full: x W + b.
-    """
-    out = F.linear(x_TD, group.W, group.bias)
-    if group.A is None:
-        return out, None
-    xA = torch.mm(x_TD, group.scaled_A.t())
-    return out.addmm_(xA, group.B.t()), xA
-
-
-def _frozen_outputs(group, x):
-    """All outputs [..., out] by the frozen weights, in one product of the shape that `_outputs` has."""
-    out = F.linear(x.reshape(-1, x.shape[-1]), *group.frozen())
-    return [out[:, row].unflatten(0, x.shape[:-1]) for row in group.rows]
-
-
-def _frozen_mlp(first, second, x):
-    """`_GatedMLP` by the frozen weights."""
-    both = F.linear(x.reshape(-1, x.shape[-1]), *first.frozen())
-    return F.linear(_swiglu(both), *second.frozen()).unflatten(0, x.shape[:-1])
-
-
-def _gradients(group, x_TD, xA, dout, needs_dx):
-    """(dx or None, gradients in the order of `group.trained`) from that of the outputs [T, O]."""
-    dx = torch.mm(dout, group.W) if needs_dx else None
-    dA = dB = None
-    if xA is not None:
-        dxA = torch.mm(dout, group.scaled_B)
-        if needs_dx:
-            dx.addmm_(dxA, group.A)
-        dA, dB = _product(dxA.t(), x_TD), _product(dout.t(), xA)
-    found = []
-    for row, column, bias in zip(group.rows, group.columns, group.trained[1::2]):
-        if column.start != column.stop:
-            found += [dA[column], dB[row, column]]
-            continue
-        own = dout[:, row]
-        found += [_product(own.t(), x_TD), None if bias is None else own.sum(0, dtype=_wide(dout))]
-    return dx, found
-
-
-def _swiglu(both):
-    """silu(gate) * up [T, F] of gate and up side by side [T, 2 F]."""
-    if both.is_cuda:
-        return kernels().swiglu_of_pair(both)
-    gate, up = both.chunk(2, 1)
-    return F.silu(gate) * up
-
-
-def _swiglu_back(dout, both):
-    """Gradients of gate and up, side by side."""
-    if both.is_cuda:
-        return kernels().swiglu_of_pair_backward(dout, both)
-    gate, up = both.chunk(2, 1)
-    return torch.cat([torch.ops.aten.silu_backward(dout * up, gate), dout * F.silu(gate)], 1)
-
-
-@functools.cache
-def kernels():
-    """The Triton kernels, which only builds of torch for GPUs can load."""
-    from hybrid_lora.modeling import kernels
-
-    return kernels
-
-
-def _wide(tensor):
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def _product(a, b):
-    """a @ b in float32 or wider: a gradient of float32 weights, summed over tokens without rounding in between."""
-    if a.is_cuda and a.dtype != _wide(a):
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return (a @ b).to(_wide(a))

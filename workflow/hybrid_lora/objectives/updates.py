@@ -14,7 +14,6 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling.sharding import callable_inside
 from hybrid_lora.modeling.trainer import diverged
-from hybrid_lora.objectives import vllm_outputs
 
 
 def update_order(rows, updates, seed, first=0):
@@ -59,9 +58,7 @@ class SteadyUpdates:
         # What transformers samples is the policy that is updated, and frozen weights may be bf16. vLLM computes in a dtype of
         # its own, and its weights are added in float32.
         with contextlib.ExitStack() as stack:
-            if self.use_vllm:
-                stack.enter_context(vllm_outputs.uncollected())
-            else:
+            if not self.use_vllm:
                 stack.enter_context(self._sampleable())
                 stack.enter_context(self.accelerator.autocast())
                 stack.enter_context(callable_inside(self.model))

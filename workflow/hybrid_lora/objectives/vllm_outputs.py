@@ -6,31 +6,16 @@ next step; TRL then reads one number from each dict and decodes the completions 
 (`flat_logprobs`) and decodes nothing. What is sampled is the same.
 
 vLLM fills these lists by a general path for any number of alternatives, 3 microseconds a token: a tenth of a generation. The
-sampled token alone takes a third of a microsecond (`_append_directly`); anything else still goes vLLM's own way. Python's
-garbage collector, which finds nothing in them, looks through the young objects of many requests less often (`uncollected`).
+sampled token alone takes a third of a microsecond (`_append_directly`); anything else still goes vLLM's own way.
 """
 
-import contextlib
 import functools
-import gc
 import importlib
 import math
 
 from trl.generation import vllm_generation
 
 SAMPLING = {"detokenize": False, "flat_logprobs": True}  # further arguments of vLLM's SamplingParams
-YOUNG = 100_000  # objects made before they are looked through; Python's own are 700 to 2,000
-
-
-@contextlib.contextmanager
-def uncollected():
-    """While the engine generates: cyclic garbage is collected rarely, but is."""
-    first, *others = gc.get_threshold()
-    gc.set_threshold(YOUNG, *others)
-    try:
-        yield
-    finally:
-        gc.set_threshold(first, *others)
 
 
 def read_flat():

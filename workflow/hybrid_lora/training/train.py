@@ -154,8 +154,8 @@ def _publish(arguments, inputs, words, record, best, counts):
             if file.name != checkpoints.MARK:
                 shutil.copyfile(file, folder / file.name)
         words.save_pretrained(folder)
-        sources = (arguments.train, inputs.get("allocation"), about, inputs.get("programs"))
-        extra |= publishing.finish(folder, arguments.model, *sources)
+        allocated, programs = inputs.get("allocation"), inputs.get("programs")
+        extra |= publishing.finish(folder, arguments.model, arguments.train, allocated, about, programs)
         files = sorted(p for p in folder.iterdir())
         written = manifest.describe("training.train", arguments.settings, inputs, closure, files, **extra)
         write_json(folder / "manifest.json", written)
