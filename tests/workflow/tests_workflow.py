@@ -9,14 +9,17 @@ from pathlib import Path
 import forked
 
 REPO = Path(__file__).resolve().parents[2]
-SKIP = shutil.ignore_patterns("results", ".snakemake", ".venv", ".git", "__pycache__", "*.egg-info", ".*_cache", "data")
+# Hidden folders are environments (gigabytes of .venv-vllm), caches and git's own; only these hidden names belong to a checkout.
+HIDDEN = {".ci", ".gitignore"}
+OUTPUTS = shutil.ignore_patterns("results", "__pycache__", "*.egg-info", "data")
 
 
 def copy_checkout(target, source=REPO):
     """The checkout (or a copy of it) without results and environments; package folders named `data` are kept."""
 
     def ignore(folder, names):
-        return [name for name in SKIP(folder, names) if name != "data" or Path(folder) == Path(source)]
+        outputs = [name for name in OUTPUTS(folder, names) if name != "data" or Path(folder) == Path(source)]
+        return [*outputs, *(name for name in names if name.startswith(".") and name not in HIDDEN)]
 
     shutil.copytree(source, target, ignore=ignore, symlinks=True)
     return target
