@@ -26,7 +26,7 @@ $(error RUNS is '$(RUNS)'; allowed: default, all)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo readme test test-cluster test-matrix setup-vllm test-vllm lint lock conda clean
+.PHONY: help setup demo readme test test-cluster test-matrix setup-vllm test-vllm setup-deepspeed lint lock conda clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +77,16 @@ setup-vllm: $(VLLM_ENVIRONMENT)  ## install vLLM's CPU build into .venv-vllm; ne
 
 test-vllm: $(VLLM_ENVIRONMENT)  ## test evaluation and rollouts with the real vLLM on the CPU; minutes
 	PYTHONPATH=workflow .venv-vllm/bin/python -m pytest $(or $(ARGS),tests/evaluation/test_vllm_backend.py tests/objectives/test_vllm_rollouts.py tests/objectives/test_vllm_server.py)
+
+# DeepSpeed is built from its sources, against the environment's torch; not in the environment, where TRL would import it.
+DEEPSPEED := .deepspeed/stamp
+
+$(DEEPSPEED): envs/deepspeed.txt $(PACKAGE)
+	rm -rf .deepspeed
+	DS_BUILD_OPS=0 $(WITH_PATH) $(BIN)/python -m pip install --disable-pip-version-check $(PIP_INDEX) --no-deps --no-build-isolation --target .deepspeed -r envs/deepspeed.txt
+	@touch $@
+
+setup-deepspeed: $(DEEPSPEED)  ## install DeepSpeed into .deepspeed, for the tests of ZeRO-3 in test-matrix
 
 lint: $(PACKAGE)  ## check style of the package and the rules
 	$(BIN)/ruff check .

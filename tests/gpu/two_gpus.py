@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "training"), str(HERE.parents[1] / "workflow")]
 
 import pyarrow.parquet as pq  # noqa: E402
-import test_processes as runs  # noqa: E402
+import several as runs  # noqa: E402
 import torch  # noqa: E402
 from killing import Materials  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402

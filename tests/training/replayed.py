@@ -7,13 +7,13 @@ TRL samples with a seed of each process, so runs on different numbers of process
 
 import os
 import random
-import sys
 
 import torch
 from accelerate import DistributedType
 from accelerate.state import AcceleratorState, PartialState
 
 from hybrid_lora.__main__ import main
+from hybrid_lora.common import ranks
 from hybrid_lora.common.progress import Progress
 from hybrid_lora.objectives.rl import RLTrainer
 from hybrid_lora.training import train
@@ -56,6 +56,20 @@ def sharded(init):
     return made
 
 
+def for_deepspeed(prepare):
+    """`PartialState._prepare_backend` that lets DeepSpeed work on CPUs, which DeepSpeed can; accelerate 1.15 asks for GPUs."""
+
+    def prepared(self, cpu=False, *rest):
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and not torch.cuda.is_available():
+            from deepspeed import comm
+
+            comm.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+            return "gloo", DistributedType.MULTI_CPU
+        return prepare(self, cpu, *rest)
+
+    return prepared
+
+
 def remembered(log):
     """`RLTrainer.log` that prints how many weights are in parts, and each process's highest peak of GPU memory so far."""
     peaks = [0.0]
@@ -64,7 +78,7 @@ def remembered(log):
         log(self, logs, *args, **kwargs)
         if "loss" in logs:
             peaks.append(logs.get("memory_gib", 0.0))
-            parts = sum(hasattr(parameter, "full_tensor") for parameter in self.model.parameters())
+            parts = sum(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in self.model.parameters())
             print(f"process {self.accelerator.process_index}: peak {max(peaks):.3f} GiB, {parts} weights in parts", flush=True)
 
     return logged
@@ -76,7 +90,8 @@ if __name__ == "__main__":
         RLTrainer._generate_single_turn = completions
     if os.environ.get("REPLAY_UNPUBLISHED"):
         train._publish = lambda *args: os._exit(9)
+    PartialState._prepare_backend = for_deepspeed(PartialState._prepare_backend)
     AcceleratorState.__init__ = sharded(AcceleratorState.__init__)
     RLTrainer.compute_loss = spoiled(RLTrainer.compute_loss, os.environ.get("REPLAY_NAN"))
     torch.set_num_threads(1)
-    sys.exit(main())
+    ranks.leave(main())

@@ -1,114 +1,33 @@
 """Training on two processes, started by `accelerate launch`, equals training on one with the same global batch."""
 
-import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import psutil
-import pyarrow.parquet as pq
 import pytest
-import replayed
-from killing import Materials, differences
-from safetensors.torch import load_file
+from killing import differences
+from several import (
+    FSDP2,
+    OF_A_PASS,
+    SHOWN,
+    arguments,
+    as_a_rule,
+    changes,
+    compare,
+    compare_whole_models,
+    finished,
+    start,
+    wait,
+    workers,
+)
 
-from hybrid_lora.__main__ import main
 from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.modeling import resuming, trainer
-from hybrid_lora.objectives.rl import RLTrainer
 from hybrid_lora.training import launch
-
-HERE = Path(__file__).parent
-RATES = {"learning_rate": {"full": 1e-3, "lora": 1e-3}, "schedule": "constant", "warmup_steps": 0}
-SFT = RATES | {"steps": 6, "save_every": 2}
-REPLAYED = SFT | {"rewards": {"accuracy": 0.0, "format": 0.0, "length": 1.0}, "max_completion_tokens": 16}
-SHOWN = ("loss", "reward", "grad_norm", "validation_loss", "ratio/token_deviation", "completions/mean_length")
-# TRL's log averages these over the tokens of one pass of all processes, then over passes: comparable if a pass is an update.
-OF_A_PASS = ("kl", "entropy", "clip_ratio/region_mean")
-
-
-@pytest.fixture(scope="module")
-def materials(tmp_path_factory):
-    """Without dropout, which each process draws for itself."""
-    made = Materials(tmp_path_factory.mktemp("materials"))
-    value = json.loads((made.folder / "a.json").read_text())
-    value["lora"]["dropout"] = 0.0
-    (made.folder / "a.json").write_text(json.dumps(value))
-    return made
-
-
-def arguments(materials, out, objective, placement="criterion", **change):
-    """Arguments of `training train`; placement: criterion (the hybrid) or lora."""
-    command = list(map(str, materials.command(objective, out, **change)))
-    settings = json.loads(command[-1]) | {"placement": placement, "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
-    if placement == "lora":
-        where = command.index("--allocation")
-        del command[where : where + 2]
-    return [*command[:-1], json.dumps(settings)]
-
-
-def start(command, log, processes=2, *options, **environment):
-    """The launcher's process; its output goes to `log`."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    line = [*launch, *(options or ["--multi_gpu"])] if processes > 1 else [sys.executable]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    path = f"{HERE.parents[1] / 'workflow'}:{HERE.parent}"
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
-    with log.open("w") as out:
-        return subprocess.Popen([*line, str(HERE / "replayed.py"), *command], stdout=out, stderr=out, env=environment)
-
-
-def finished(command, log, processes=2, *options, **environment):
-    process = start(command, log, processes, *options, **environment)
-    assert process.wait(300) == 0, log.read_text()
-    return log.read_text()
-
-
-def compare(one, two, shown=SHOWN, tolerance=1e-5):
-    """Two folders of outputs: every step's record and the weights that were kept."""
-    a, b = (pq.read_table(folder / "history.parquet").to_pylist() for folder in (one, two))
-    assert [r["step"] for r in a] == [r["step"] for r in b]
-    for name in shown:
-        if name in a[0]:
-            for x, y in zip(a, b, strict=True):
-                same = y[name] is None if x[name] is None else y[name] == pytest.approx(x[name], rel=tolerance, abs=tolerance)
-                assert same, (name, x["step"], x[name], y[name])
-    x, y = (load_file(folder / "made/adapter_model.safetensors") for folder in (one, two))
-    assert x.keys() == y.keys()
-    assert max((x[name] - y[name]).abs().max().item() for name in x) < tolerance
-
-
-@pytest.fixture(scope="module")
-def pair(materials, tmp_path_factory):
-    """A function: the folders of a run on one process and on two; each is made once."""
-    made = {}
-
-    def get(objective, placement, passes=(4, 4)):
-        key = (objective, placement)
-        if key not in made:
-            folder = tmp_path_factory.mktemp("-".join(key))
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(RLTrainer, "_generate_single_turn", replayed.completions)
-                assert main(arguments(materials, folder / "1", *key, **changes(objective, passes[0]))) == 0
-            finished(arguments(materials, folder / "2", *key, **changes(objective, passes[1])), folder / "2/log")
-            made[key] = folder / "1", folder / "2"
-        return made[key]
-
-    return get
-
 
 LORA = pytest.param("gspo", "lora", marks=pytest.mark.matrix)
 MORE = pytest.param("grpo", "lora", marks=pytest.mark.matrix)
-
-
-def changes(objective, size):
-    return (SFT if objective == "sft" else REPLAYED) | {"device_batch_size": size}
 
 
 def test_two_processes_equal_one(pair):
@@ -135,20 +54,6 @@ def test_the_first_process_alone_writes_and_prints(pair):
         assert log.count(line) == times, log
 
 
-def wait(process, log, step):
-    """Until the log shows this step."""
-    deadline = time.monotonic() + 200
-    while f"training r {step}/" not in log.read_text():
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.01)
-
-
-def workers(process):
-    """The training processes below a launcher, first to last."""
-    found = [child for child in psutil.Process(process.pid).children() if "replayed.py" in " ".join(child.cmdline())]
-    return sorted(found, key=lambda child: int(child.environ()["RANK"]))
-
-
 def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_end(pair, materials, tmp_path):
     command = arguments(materials, tmp_path, "gspo", **changes("gspo", 4))
     process = start(command, tmp_path / "log-1")
@@ -161,23 +66,6 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_to_the_same_end(pair, mat
     resumed = int(re.search(r"resuming after step (\d+)", log)[1])
     assert resumed >= 2
     assert differences(pair("gspo", "criterion")[1], tmp_path) == []
-
-
-@pytest.fixture(scope="module")
-def sampled(materials, tmp_path_factory):
-    """A run on two processes whose completions are sampled, as a rule starts it: by the command itself."""
-    folder = tmp_path_factory.mktemp("sampled")
-    assert as_a_rule(arguments(materials, folder, "gspo", **changes("gspo", 4)), folder / "log").wait(300) == 0
-    return folder
-
-
-def as_a_rule(command, log, nodes=1, **more):
-    asked = {"processes": 2 // nodes, "nodes": nodes, "strategy": "ddp", "threads": 4}
-    paths = {"PYTHONPATH": str(HERE.parents[1] / "workflow"), "OMP_NUM_THREADS": "1"}
-    environment = os.environ | paths | {launch.VARIABLE: json.dumps(asked)} | more
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as out:
-        return subprocess.Popen([sys.executable, "-m", "hybrid_lora", *command], stdout=out, stderr=out, env=environment)
 
 
 def test_all_processes_save_and_stop_together_at_sigterm(sampled, materials, tmp_path):
@@ -198,9 +86,6 @@ def test_all_processes_save_and_stop_together_at_sigterm(sampled, materials, tmp
     assert differences(sampled, tmp_path) == []
 
 
-FSDP2 = ("--config_file", str(launch.CONFIGURATIONS / "fsdp2.yaml"))
-
-
 @pytest.mark.matrix
 def test_sharded_weights_train_and_resume_as_copies_do(sampled, materials, tmp_path):
     """FSDP2, killed on its way; sampled by transformers, so that its way of generating is seen, too."""
@@ -214,6 +99,12 @@ def test_sharded_weights_train_and_resume_as_copies_do(sampled, materials, tmp_p
     log = finished(command, tmp_path / "log-2", 2, *FSDP2, REPLAY_NOTHING="1")
     assert "resuming after step " in log and ", 0 weights in parts" not in log
     compare(sampled, tmp_path)
+
+
+@pytest.mark.matrix
+def test_full_fine_tuning_in_parts(materials, tmp_path):
+    """Every weight is trained and divided, the reference model is, too; out comes the whole model."""
+    compare_whole_models(materials, tmp_path, FSDP2, {})
 
 
 @pytest.mark.matrix

@@ -2,9 +2,8 @@
 
 import argparse
 import importlib
-import sys
 
-from hybrid_lora.common import cli
+from hybrid_lora.common import cli, ranks
 
 STAGES = ("config", "data", "model", "probe", "scores", "allocation", "training", "evaluation", "report")
 LIBRARIES = ("grading",)  # below the stages, with commands of their own
@@ -34,4 +33,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.leave(main())

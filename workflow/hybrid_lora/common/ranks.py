@@ -4,8 +4,10 @@ The first process holds the leases, keeps the state and publishes. The others wa
 as it may find that another job makes the same files, or that all is made already.
 """
 
+import atexit
 import importlib
 import os
+import sys
 from datetime import timedelta
 
 GO, STOP = "go", "stop"
@@ -37,6 +39,20 @@ def say(word):
 def heard():
     """The word of the first process; waits for it."""
     return _store().get(KEY).decode()
+
+
+def leave(status):
+    """End this process with an exit status; one of several does so without taking its libraries apart.
+
+    In that last moment threads of torch's process groups have aborted a process that was done ("terminate called without an
+    active exception"); the launcher then ends the others, and Snakemake removes what has been published.
+    """
+    if count() > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _store():

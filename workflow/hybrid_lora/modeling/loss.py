@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.modeling import candidates
+from hybrid_lora.modeling.sharding import gathered
 
 ELEMENTS = {"cuda": 2**28, "cpu": 2**26}  # of logits at a time: 0.5 GiB in bfloat16, 0.25 GiB in float32
 # Keys of configurations for a factor on the LM head's output, and whether it divides (Granite) or multiplies (Cohere, Falcon-H1).
@@ -40,7 +41,8 @@ def next_token_losses(model, batch, parts):
     hidden_TD, targets_T = _Rows.apply(hidden_BLD.flatten(0, 1), at_T), batch["labels"].flatten()[at_T + 1]
     head, after = model.get_output_embeddings(), after_head(model.config)
     pairs = zip(hidden_TD.chunk(parts), targets_T.chunk(parts), strict=True)
-    return [mean_nll(hidden, head, targets, *after) for hidden, targets in pairs], len(targets_T) // parts
+    with gathered(head):
+        return [mean_nll(hidden, head, targets, *after) for hidden, targets in pairs], len(targets_T) // parts
 
 
 def after_head(config):

@@ -21,6 +21,8 @@ from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling.sharding import sharded
 from hybrid_lora.modeling.stopping import Stopped, Stopping
 
+# Files of a checkpoint, one of each process: completions, and the parts that FSDP2 and ZeRO-3 divide weights into.
+OF_EACH_PROCESS = ("window-*.pt", "pytorch_model_fsdp_0/*.distcp", "global_step*/*_optim_states.pt")
 BYTES_PER_S = 500e6  # of a disk, hashing included, until a save was timed
 
 
@@ -153,7 +155,7 @@ def _resume_point(args, what, also):
 
 def _of_other_processes(folder, processes):
     """Why a checkpoint is of no use to so many processes, or None: each has completions, or a part of the weights, of its own."""
-    saved = max(len(list(folder.glob("window-*.pt"))), len(list(folder.glob("pytorch_model_fsdp_0/*.distcp"))))
+    saved = max(len(list(folder.glob(name))) for name in OF_EACH_PROCESS)
     return f"saved by {saved} processes, now there are {processes}" if saved not in (0, processes) else None
 
 

@@ -1,10 +1,9 @@
 """training: train one run's policy with TRL under its placement."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from hybrid_lora.common import cli
+from hybrid_lora.common import cli, ranks
 
 
 def add_commands(subparsers):
@@ -45,4 +44,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.leave(main())

@@ -14,7 +14,7 @@ from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json
 from hybrid_lora.modeling import batches, loss
-from hybrid_lora.modeling.sharding import callable_inside, sharded
+from hybrid_lora.modeling.sharding import callable_inside, whole_weights
 from hybrid_lora.modeling.trainer import diverged
 
 NAMES = ("validation_loss", "validation_reward")
@@ -59,8 +59,7 @@ class KeepBest(TrainerCallback):
 
     def _save(self, model, name):
         accelerator = self.trainer.accelerator
-        # Of a sharded model all processes gather the weights, one writes them.
-        whole = accelerator.get_state_dict(self.trainer.model_wrapped) if sharded(accelerator) else None
+        whole = whole_weights(accelerator, self.trainer.model_wrapped)
         if accelerator.is_main_process:
             with checkpoints.saving(self.work, name) as folder:
                 save_policy(accelerator.unwrap_model(model), folder, whole)
