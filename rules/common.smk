@@ -19,7 +19,7 @@ os.environ.update(
 )
 
 from hybrid_lora import config as configuration
-from hybrid_lora.common import checkpoints, packages, slurm
+from hybrid_lora.common import checkpoints, packages, slurm, unrecorded
 from hybrid_lora.common.code import relative_sources
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import check_writable
@@ -48,6 +48,8 @@ plan = Plan(
 )
 
 slurm.mend()
+if workflow.is_main_process:
+    unrecorded.refuse()
 # No part of any job's settings: what is watched, and how safely work is kept, change no result.
 os.environ.update(
     {

@@ -64,11 +64,20 @@ class edited:
         self.path.write_text(self.before)
 
 
+def refused(folder, *arguments):
+    """Snakemake's complaint about results that it has no record of, before any job: the artifact that it names."""
+    done = snakemake(folder, "-n", *arguments, check=False)
+    assert done.returncode == 1 and not jobs(done.stdout), done.stdout[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if "not on record" in line]
+    assert "Run `hybrid_lora adopt` with the same --configfile" in line
+    return line.split(": ")[0]
+
+
 @pytest.fixture(scope="session")
 def adopted(finished, tmp_path_factory):
     """A copy of the finished checkout, adopted."""
     folder = copied(finished, tmp_path_factory.mktemp("copy") / "elsewhere")
-    assert jobs(snakemake(folder, "-n").stdout)  # mixed-up times, no metadata
+    refused(folder)
     said = ours(folder, "adopt", *CONFIG)
     assert "adopted" in said and "left out" not in said
     return folder
@@ -108,6 +117,25 @@ def test_a_tweak_reruns_what_it_would_have_at_home(finished, adopted, name):
             found.append(jobs(snakemake(folder, "-n").stdout))
     assert found[0] == found[1]
     assert bool(found[0]) == (name != "a comment")
+
+
+def test_results_of_other_settings_are_not_taken_for_todays(copy):
+    """By their times all would be up to date."""
+    for path in (p for p in copy.rglob("*") if not p.is_symlink()):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    with edited(copy, *TWEAKS["temperature"]):
+        assert refused(copy, "evaluate").startswith("results/")
+
+
+def test_what_a_killed_snakemake_left_is_no_foreign_result(finished, tmp_path):
+    """It had begun a job, which ended without it; asked to make again what is incomplete, the job finds it made."""
+    folder = shutil.copytree(finished, tmp_path / "killed", symlinks=True)
+    artifact = "results/evaluation/io/gpqa/metrics.json"
+    name = base64.b64encode(artifact.encode()).decode()
+    mark = (folder / ".snakemake/metadata" / name).rename(folder / ".snakemake/incomplete" / name)
+    assert jobs(snakemake(folder, "-n", "--rerun-incomplete", artifact).stdout) == {"metrics": 1}
+    mark.unlink()
+    assert refused(folder, "--rerun-incomplete", artifact) == artifact
 
 
 def test_a_deleted_file_is_made_again_after_adopting(adopted):
