@@ -40,7 +40,8 @@ class Training:
         def found():
             self.fail_if_over()
             log = self.results / "logs/training/hybrid.log"
-            steps = re.findall(r"training hybrid: resuming after step (\d+)", log.read_text(errors="replace") if log.exists() else "")
+            said = log.read_text(errors="replace") if log.exists() else ""
+            steps = re.findall(r"training hybrid: resuming after step (\d+)", said)
             return int(steps[-1]) if steps and int(steps[-1]) > more_than else None
 
         return wait_for(found, f"a training resuming after a step beyond {more_than}", PATIENCE)
