@@ -216,6 +216,28 @@ def test_log_probabilities_are_kept_as_vllm_keeps_them(made, asked, width, token
     assert ours == own and len(ours.logprobs) == 5 * tokens
 
 
+@pytest.mark.parametrize("width, tokens, ends", [(1, 1, None), (1, 1, [0, 1, 2, 3]), (1, 2, [0, 2, 4, 6]), (3, 1, None)])
+@pytest.mark.parametrize("made", [FlatLogprobs, list])
+def test_a_batch_of_requests_is_sliced_into_what_each_keeps(made, width, tokens, ends):
+    """ends: where vLLM says where each request's tokens begin, as with speculative decoding."""
+    vllm_outputs.read_flat()
+    draw, requests = numpy.random.default_rng(0), 3
+    given = {
+        "tokenizer": None,
+        "prompt_logprobs": None,
+        "cumulative_logprob": 0.0,
+        "num_prompt_logprobs": None,
+        "num_logprobs": 0,
+    }
+    values = draw.normal(size=(requests * tokens, width)).astype("float32")
+    batch = LogprobsLists(draw.integers(300, size=values.shape), values, draw.integers(300, size=len(values)), ends)
+    for place in range(requests):
+        ours, own = (LogprobsProcessor(logprobs=made(), **given) for _ in range(2))
+        ours._update_sample_logprobs(batch.slice_request(place, tokens))
+        LogprobsProcessor._update_sample_logprobs.__wrapped__(own, LogprobsLists.slice_request.__wrapped__(batch, place, tokens))
+        assert ours == own and len(ours.logprobs) == tokens
+
+
 def test_the_engine_does_not_see_our_files(trained, folder):
     built = trained[0]
     shown = built.vllm_generation.llm.llm_engine.model_config.model
