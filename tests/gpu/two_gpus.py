@@ -1,14 +1,17 @@
-"""Two GPUs: a hybrid trained by two processes (NCCL), with a copy of the model each (DDP) and with a part each (FSDP2).
+"""Two GPUs: a hybrid trained by two processes (NCCL), with a copy of the model each (DDP) and with a part each (FSDP2, ZeRO-3).
 
-    python tests/gpu/two_gpus.py [--layers 12] [--hidden 1024] [--precision float32 bf16] [--killed ddp fsdp2]
+    python tests/gpu/two_gpus.py [--layers 12] [--hidden 1024] [--precision float32 bf16]
+                                 [--sides ddp fsdp2 zero3] [--killed ddp fsdp2 zero3]
 
-Random weights, replayed completions (tests/training/replayed.py), the real command under `accelerate launch`. In float32 the
-losses, gradients' norms and adapters of both must be those of one process; with a bf16 base under autocast, as configured by
-default, the losses must be near; then both must go on from a checkpoint after a kill. Prints every process's peak memory.
-Status 0 if all that holds; needs two GPUs and this package's environment; about seven minutes, less with fewer of the two.
+ZeRO-3 is left out unless DeepSpeed is installed or `--sides` names it. Random weights, replayed completions
+(tests/training/replayed.py), the real command under `accelerate launch`. In float32 the losses, gradients' norms and adapters
+of all must be those of one process; with a bf16 base under autocast, as configured by default, the losses must be near; then
+all must go on from a checkpoint after a kill. Prints every process's peak memory. Status 0 if all that holds; needs two GPUs
+and this package's environment; about seven minutes, less with fewer.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -34,7 +37,8 @@ from hybrid_lora.model import publish  # noqa: E402
 
 BF16 = {"precision": "bf16", "dtype": "bfloat16"}
 KINDS = {"float32": ({}, 2e-3), "bf16": (BF16, 5e-2)}
-SIDES = {"one": (1, ()), "ddp": (2, ()), "fsdp2": (2, runs.FSDP2)}
+SIDES = {"one": (1, ()), "ddp": (2, ()), "fsdp2": (2, runs.FSDP2), "zero3": (2, runs.ZERO3)}
+DIVIDED = ("fsdp2", "zero3")
 MEASURED = ("loss", "grad_norm", "validation_loss")
 
 
@@ -80,7 +84,7 @@ def trained(made, side, out, **change):
     for rank in range(processes):
         told = [line for line in lines if line.startswith(f"process {rank}: peak ")][-1]
         print(f"  {side:6} {told}", flush=True)
-        assert (", 0 weights in parts" in told) == (side != "fsdp2"), "not divided as asked"
+        assert (", 0 weights in parts" in told) == (side not in DIVIDED), "not divided as asked"
     return pq.read_table(out / "history.parquet").to_pylist()
 
 
@@ -121,8 +125,14 @@ def main():
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--precision", nargs="+", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--killed", nargs="*", default=["ddp", "fsdp2"], choices=["ddp", "fsdp2"])
+    known = [side for side in SIDES if side != "one"]
+    usual = [side for side in known if side != "zero3" or importlib.util.find_spec("deepspeed")]
+    parser.add_argument("--sides", nargs="+", default=usual, choices=known)
+    parser.add_argument("--killed", nargs="*", choices=known, help="of the sides, all unless said")
     given = parser.parse_args()
+    killed = given.sides if given.killed is None else given.killed
+    if not set(killed) <= set(given.sides):
+        sys.exit(f"--killed must be of --sides, {' '.join(given.sides)}")
     if torch.cuda.device_count() < 2:
         sys.exit(f"two GPUs are needed, {torch.cuda.device_count()} found")
     bad = []
@@ -138,15 +148,15 @@ def main():
         for kind in given.precision:
             change, limit = KINDS[kind]
             print(kind)
-            records = {side: trained(made, side, folder / kind / side, **change) for side in SIDES}
-            for side in ("ddp", "fsdp2"):
+            records = {side: trained(made, side, folder / kind / side, **change) for side in ("one", *given.sides)}
+            for side in given.sides:
                 for name, value in off(records["one"], records[side]).items():
                     judged(f"{kind}, {side}: {name} against one process", value, limit)
                 if kind == "float32":
                     value = adapters_off(folder / kind / "one", folder / kind / side)
                     judged(f"{kind}, {side}: adapter against one process", value, 2e-2)
         print(f"killed and started again, {kind}")
-        for side in given.killed:
+        for side in killed:
             again = gone_on(made, side, folder / "killed" / side, **change)
             for name, value in off(records[side], again).items():
                 judged(f"killed, {side}: {name} against the run that was not", value, 5e-2)

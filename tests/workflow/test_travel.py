@@ -136,6 +136,8 @@ def test_what_a_killed_snakemake_left_is_no_foreign_result(finished, tmp_path):
     assert jobs(snakemake(folder, "-n", "--rerun-incomplete", artifact).stdout) == {"metrics": 1}
     mark.unlink()
     assert refused(folder, "--rerun-incomplete", artifact) == artifact
+    snakemake(folder, "--touch", "--force", artifact)  # vouched for
+    assert "Nothing to be done" in snakemake(folder, "-n", artifact).stdout
 
 
 def test_a_deleted_file_is_made_again_after_adopting(adopted):
