@@ -176,10 +176,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         vllm_throughput.build(folder / "model", given.shape)
-        rows = measured("ours", folder)
-        for name, beside in (("bare", "1"), ("bare_inside", "0")):
-            found = measured("bare", folder, VLLM_ENABLE_V1_MULTIPROCESSING=beside)
-            rows |= {f"{name}_{kind}": passes for kind, passes in found.items()}
+        rows = {}
+        for name, side, beside in (("", "ours", "0"), ("bare_", "bare", "1"), ("bare_inside_", "bare", "0")):
+            found = measured(side, folder, VLLM_ENABLE_V1_MULTIPROCESSING=beside)
+            rows |= {f"{name}{kind}": passes for kind, passes in found.items()}
+            for kind, passes in found.items():  # as it comes: an engine's start takes minutes
+                each = ", ".join(f"{row['tokens'] / row['generate']:,.0f}" for row in passes)
+                print(f"{time.monotonic() - began:6.0f} s  {name}{kind}: {each} tokens/s, the first a warm-up", flush=True)
     speeds = {name: speed(found, "generate") for name, found in rows.items()}
     speeds["ours_with_sync"] = speed(rows["ours"], "generate", "sync")
     bare_speed = max(value for name, value in speeds.items() if name.startswith("bare"))
