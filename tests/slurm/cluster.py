@@ -32,6 +32,7 @@ from cluster_settings import (
     GRES,
     MEMORY_CGROUPS,
     MEMORY_MB,
+    NODE,
     QOS,
     SLURM,
     SLURMDBD,
@@ -49,9 +50,15 @@ class Cluster:
         self.folder = Path(folder).resolve()
         self.record = self.folder / "processes.json"
         self.environment = {**os.environ, "PATH": SBIN, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        self.nodes = [self.node]
 
-    def up(self, accounting=False, min_job_age=3600):
-        """Install, configure and start everything; on failure nothing is left running."""
+    def up(self, accounting=False, min_job_age=3600, nodes=1):
+        """Install, configure and start everything; on failure nothing is left running.
+
+        Several nodes are called 127.0.0.1 and so on: jobs on more than one must find each other by their names.
+        """
+        if nodes > 1:
+            self.nodes = [f"127.0.0.{number}" for number in range(1, nodes + 1)]
         install(accounting)
         self._claim_link()
         try:
@@ -60,8 +67,9 @@ class Cluster:
             if accounting:
                 self._start_database()
             self.start_controller()
-            self.start_node()
-            wait_for(lambda: self.run("sinfo", "-h", "-p", "cpu", "-t", "idle", "-o", "%D") == "1", "an idle node")
+            for node in self.nodes:
+                self.start_node(node)
+            wait_for(lambda: self.run("sinfo", "-h", "-p", "cpu", "-t", "idle", "-o", "%D") == str(nodes), "idle nodes")
         except BaseException:
             self.down()
             raise
@@ -72,14 +80,15 @@ class Cluster:
             with contextlib.suppress(subprocess.SubprocessError, RuntimeError):
                 self.run("scancel", "--user=root", check=False)
                 wait_for(lambda: not self.run("squeue", "-h", "-o", "%i"), "an empty queue", 20)
-        for name in ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"):
+        daemons = [name for name in self.processes() if name.startswith("slurmd-")]
+        for name in (*daemons, "slurmctld", "slurmdbd", "mariadbd", "munged"):
             self.stop(name)
         if LINK.is_symlink() and Path(os.readlink(LINK)) == self.folder / "slurm.conf":
             LINK.unlink()
-        groups = MEMORY_CGROUPS / f"slurm_{self.node}"
-        for group in [*sorted(filter(Path.is_dir, groups.rglob("*")), reverse=True), groups]:
-            with contextlib.suppress(OSError):
-                group.rmdir()
+        for groups in (MEMORY_CGROUPS / f"slurm_{daemon.removeprefix('slurmd-')}" for daemon in daemons):
+            for group in [*sorted(filter(Path.is_dir, groups.rglob("*")), reverse=True), groups]:
+                with contextlib.suppress(OSError):
+                    group.rmdir()
 
     def run(self, *command, check=True):
         """Standard output of one of Slurm's commands."""
@@ -102,8 +111,10 @@ class Cluster:
         self._start("slurmctld", ["slurmctld", "-D"])
         wait_for(lambda: "UP" in self.run("scontrol", "ping", check=False).split(), "slurmctld")
 
-    def start_node(self):
-        self._start("slurmd", ["slurmd", "-D"])
+    def start_node(self, node=None):
+        """Start slurmd of a node, of the only one if none is named."""
+        node = node or self.node
+        self._start(f"slurmd-{node}", ["slurmd", "-D", "-N", node])
 
     def fail_node(self):
         """What a power cut does: slurmd and everything that runs under it are gone at once, and the controller notices.
@@ -111,7 +122,7 @@ class Cluster:
         It would by itself after SlurmdTimeout (minutes); here it is told. `start_node` brings the node back.
         """
         doomed = self.steps()
-        self.stop("slurmd", signal.SIGKILL)
+        self.stop(f"slurmd-{self.node}", signal.SIGKILL)
         for step in doomed:
             with contextlib.suppress(psutil.Error):
                 for process in [step, *step.children(recursive=True)]:
@@ -177,14 +188,12 @@ class Cluster:
     def _configure(self, accounting, min_job_age):
         for name in ("state", "spool", "mysql"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        controller_port, node_port, database_port, self.mysql_port = free_ports(4)
+        controller_port, database_port, self.mysql_port, *ports = free_ports(3 + len(self.nodes))
         self.password = secrets.token_hex(16)
         values = dict(
             vars(self),
             host=self.host,
-            node=self.node,
             controller_port=controller_port,
-            node_port=node_port,
             database_port=database_port,
             storage=f"accounting_storage/{'slurmdbd' if accounting else 'none'}",
             min_job_age=min_job_age,
@@ -194,15 +203,17 @@ class Cluster:
             last_gpu=GPUS - 1,
             **memory_limits(),
         )
+        each = [values | {"node": node, "port": port} for node, port in zip(self.nodes, ports, strict=True)]
+        values["node_lines"] = "".join(NODE.format(**value) for value in each)
         texts = {
-            "slurm.conf": SLURM + (ACCOUNTING if accounting else ""),
-            "gres.conf": GRES,
+            "slurm.conf": SLURM.format(**values) + (ACCOUNTING.format(**values) if accounting else ""),
+            "gres.conf": "".join(GRES.format(**value) for value in each),
             "cgroup.conf": CGROUP,
-            **({"slurmdbd.conf": SLURMDBD} if accounting else {}),
+            **({"slurmdbd.conf": SLURMDBD.format(**values)} if accounting else {}),
         }
         for name, text in texts.items():
             (self.folder / name).touch(0o600)
-            (self.folder / name).write_text(text.format(**values))
+            (self.folder / name).write_text(text)
         for number in range(GPUS):
             device = self.folder / f"gpu{number}"
             if not device.exists():

@@ -1,8 +1,8 @@
 """Configuration files of the one-machine cluster that cluster.py brings up.
 
-One node that declares more processors and memory than the machine has (the tests' jobs ask for a real model's memory), with
-GPUs that are character devices under other names. Three partitions: `cpu` (default), `gpu`, and `urgent`, whose jobs take
-the place of the others', which are requeued.
+Nodes (one, unless more are asked for) that declare more processors and memory than the machine has, as the tests' jobs ask for
+a real model's memory, with GPUs that are character devices under other names. Three partitions: `cpu` (default), `gpu`, and
+`urgent`, whose jobs take the place of the others', which are requeued.
 """
 
 import os
@@ -29,7 +29,6 @@ SLURM = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmUser=root
 SlurmdUser=root
@@ -37,11 +36,11 @@ AuthType=auth/munge
 CryptoType=crypto/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=20
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 MailProg=/bin/true
 ProctrackType=proctrack/linuxproc
 TaskPlugin={task_plugin}
@@ -60,10 +59,13 @@ KillWait=3
 PropagateResourceLimits=NONE
 GresTypes=gpu
 AccountingStorageType={storage}
-NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
-PartitionName=cpu Nodes={node} Default=YES State=UP PriorityTier=1
-PartitionName=gpu Nodes={node} State=UP PriorityTier=1
-PartitionName=urgent Nodes={node} State=UP PriorityTier=10 PreemptMode=OFF
+{node_lines}PartitionName=cpu Nodes=ALL Default=YES State=UP PriorityTier=1
+PartitionName=gpu Nodes=ALL State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL State=UP PriorityTier=10 PreemptMode=OFF
+"""
+
+NODE = """\
+NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
 """
 
 ACCOUNTING = """\

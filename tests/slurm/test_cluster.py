@@ -26,7 +26,7 @@ def running(request, tmp_path_factory):
 
 def test_daemons_listen_on_loopback_only(running):
     daemons = running.processes()
-    assert {"munged", "slurmctld", "slurmd"} <= daemons.keys()
+    assert {"munged", "slurmctld", f"slurmd-{running.node}"} <= daemons.keys()
     listening = {c.laddr.ip for p in daemons.values() for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
 
