@@ -54,10 +54,14 @@ def test_a_killed_run_goes_on_to_the_same_end(sampled, materials, environment, t
 
 
 def test_a_run_killed_before_it_is_published(materials, environment, tmp_path):
-    command = arguments(materials, tmp_path, "sft", **changes("sft", 2))
-    assert start(command, tmp_path / "log-1", 2, *ZERO3, REPLAY_UNPUBLISHED="1", **environment).wait(200) != 0
-    assert not (tmp_path / "made").exists()
-    assert "resuming after step 6" in finished(command, tmp_path / "log-2", 2, *ZERO3, **environment)
+    """As many processes go on from its last checkpoint; another number cannot put the parts together and starts anew."""
+    two, one = (arguments(materials, tmp_path / name, "sft", **changes("sft", 2)) for name in ("two", "one"))
+    assert start(two, tmp_path / "log", 2, *ZERO3, REPLAY_UNPUBLISHED="1", **environment).wait(200) != 0
+    assert not (tmp_path / "two/made").exists()
+    shutil.copytree(tmp_path / "two", tmp_path / "one")
+    assert "resuming after step 6" in finished(two, tmp_path / "log-two", 2, *ZERO3, **environment)
+    log = finished(one, tmp_path / "log-one", 1)
+    assert "saved by 2 processes, now there are 1" in log and "resuming" not in log
 
 
 def test_full_fine_tuning_in_parts(materials, environment, tmp_path):
@@ -72,10 +76,3 @@ def test_weights_that_deepspeed_rounds_are_published_as_they_are(materials, envi
     weights = load_file(tmp_path / "made/adapter_model.safetensors").values()
     assert {weight.dtype for weight in weights} == {torch.float32}
     assert all((weight != weight.bfloat16()).any() for weight in weights)
-
-
-def test_parts_of_another_number_of_processes_are_passed_over(materials, environment, tmp_path):
-    command = arguments(materials, tmp_path, "sft", **changes("sft", 2))
-    assert start(command, tmp_path / "log-1", 2, *ZERO3, REPLAY_UNPUBLISHED="1", **environment).wait(200) != 0
-    log = finished(command, tmp_path / "log-2", 1)
-    assert "saved by 2 processes, now there are 1" in log
