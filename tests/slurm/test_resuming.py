@@ -1,8 +1,13 @@
 """A training that runs out of its job's time, and is preempted when it goes on, ends with the undisturbed training's results."""
 
+import contextlib
+import json
 import re
 import shutil
+import time
+from datetime import datetime
 
+import psutil
 import pytest
 from artifacts import differences
 from machine import wait_for
@@ -10,7 +15,8 @@ from pipelines import CONFIG, QUICK, Pipeline, run_locally
 
 LONG = [*CONFIG, "tests/slurm/long_training.yaml"]
 POLICY = "results/training/hybrid/policy/manifest.json"
-# A minute for the first attempt, of which the training leaves the last 30 seconds (checkpoints.stop_margin_s); then enough.
+# A minute for the first attempt, of which the training leaves the last MARGIN seconds (checkpoints.stop_margin_s); then enough.
+MARGIN = 30
 SHORT_OF_TIME = ["--set-resources", "training:runtime=attempt**4"]
 PATIENCE = 480  # seconds; a busy machine needs minutes for what takes seconds
 
@@ -56,6 +62,16 @@ class Training:
 
         wait_for(found, f"a checkpoint beyond step {step}", PATIENCE)
 
+    def hold(self, step):
+        """The training's process, held still once it has saved a checkpoint beyond `step`: however fast the machine is."""
+        self.saved_beyond(step)
+        for lease in (self.results / ".state/leases/training/hybrid").glob("policy.*"):
+            with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
+                process = psutil.Process(json.loads(lease.read_text())["pid"])
+                process.suspend()
+                return process
+        return None
+
     def fail_if_over(self):
         if self.run.process.poll() is not None:
             pytest.fail(f"Snakemake has ended:\n{self.run.said[-5000:]}")
@@ -67,8 +83,13 @@ def test_a_training_interrupted_by_its_time_and_by_another_job_ends_as_if_it_wer
         shutil.rmtree(folder / "results" / name)
     training = Training(folder, cluster)
     try:
+        process = training.hold(0)
+        end = datetime.fromisoformat(training.jobs()[0]["EndTime"]).timestamp()
+        wait_for(lambda: time.time() > end - MARGIN + 1, "the margin of the first job's time", PATIENCE)
+        if process:  # else it has met its end already
+            process.resume()
         first_stop = training.resumed_after(0)
-        training.saved_beyond(first_stop)
+        training.hold(first_stop)  # Slurm lets it go as it asks it to end
         cluster.run("srun", "--partition=urgent", "--cpus-per-task=16", "--mem=100", "true")
         training.resumed_after(first_stop)
         assert training.run.finish(PATIENCE) == 0, training.run.said[-5000:]
