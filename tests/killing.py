@@ -17,7 +17,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import objective_settings
 import pyarrow.parquet as pq
+from objective_settings import GRADING
 from samples import conversations, tiny_model
 
 STARTER = """
@@ -43,44 +45,20 @@ for line in sys.stdin:
 """
 FFT = ["model.layers.1.self_attn.v_proj", "model.layers.0.mlp.down_proj"]
 SAVE_EVERY = 4
-COMMON = {
-    "corpus": "tiny",
-    "sources": ["math"],
+CHANGED = {
     "steps": 24,
-    "device_batch_size": 4,
-    "learning_rate": {"full": 1e-3, "lora": 1e-2},
     "schedule": "cosine",
     "warmup_steps": 2,
     "weight_decay": 0.01,
-    "max_grad_norm": 1.0,
-    "precision": "fp32",
-    "dtype": "float32",
-    "gradient_checkpointing": False,
-    "fast_layers": True,
     "validation": {"every": 3, "rows": 8, "metric": "nll"},
     "save_every": SAVE_EVERY,
 }
-RL = COMMON | {
-    "prompts_per_generation": 8,
-    "updates_per_generation": 2,
-    "iterations": 1,
-    "group_size": 4,
-    "temperature": 1.0,
-    "clip": 0.2,
-    "kl": 0.01,
-    "advantage": "eq18",
-    "advantage_epsilon": 1e-8,
-    "max_completion_tokens": 32,
-    "rewards": {"accuracy": 1.0, "format": 0.0, "length": 0.5},
-    "rollouts": "transformers",
-    "samples": {"every": 5, "count": 3},
-}
+RL = objective_settings.RL | CHANGED | {"max_completion_tokens": 32, "samples": {"every": 5, "count": 3}}
 OBJECTIVES = {
-    "sft": COMMON | {"algorithm": "sft", "batch_size": 4, "max_length": 64},
+    "sft": objective_settings.SFT | CHANGED,
     "grpo": RL | {"algorithm": "grpo"},
     "gspo": RL | {"algorithm": "gspo"},
 }
-GRADING = {"sandbox": "limits", "program_timeout_s": 5, "program_memory_mb": 512, "math_timeout_s": 5}
 WARMUP = {
     "steps": 24,
     "batch_size": 4,

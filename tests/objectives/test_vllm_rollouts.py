@@ -14,6 +14,7 @@ import torch
 
 pytest.importorskip("vllm", reason="vLLM is not installed; on a CPU: make test-vllm")
 
+from objective_settings import GRADING, RL
 from peft import PeftModel
 from samples import conversations
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -30,7 +31,6 @@ from hybrid_lora.objectives import rl, timing, vllm_outputs, vllm_sync
 
 FFT = ["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"]
 LORA = ["model.layers.0.self_attn.k_proj", "model.layers.1.mlp.gate_proj"]
-GRADING = {"sandbox": "limits", "program_timeout_s": 5, "program_memory_mb": 512, "math_timeout_s": 5}
 ENGINE = {
     "mode": "colocate",
     "gpu_memory_utilization": 0.1,
@@ -40,32 +40,13 @@ ENGINE = {
     "server": "http://127.0.0.1:8000",
     "group_port": 51216,
 }
-OBJECTIVE = {
+OBJECTIVE = RL | {
     "algorithm": "gspo",
-    "corpus": "tiny",
-    "sources": ["math"],
-    "steps": 4,
-    "prompts_per_generation": 8,
-    "updates_per_generation": 2,
-    "iterations": 1,
-    "group_size": 4,
-    "temperature": 1.0,
-    "clip": 0.2,
-    "kl": 0.01,
-    "advantage": "eq18",
-    "advantage_epsilon": 1e-8,
     "max_completion_tokens": 24,
     "rewards": {"accuracy": 0.0, "format": 0.0, "length": 1.0},
     "rollouts": "vllm",
     "vllm": ENGINE,
-    "device_batch_size": 4,
-    "learning_rate": {"full": 1e-3, "lora": 1e-2},
-    "schedule": "constant",
-    "warmup_steps": 0,
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
     "precision": "bf16",
-    "gradient_checkpointing": False,
     "save_every": 4,
 }
 

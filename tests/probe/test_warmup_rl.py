@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from objective_settings import GRADING, RL
 from safetensors.torch import load_file
 
 from hybrid_lora.common import code
@@ -14,7 +15,6 @@ from hybrid_lora.modeling import load, svd_lora
 from hybrid_lora.objectives import rl
 from hybrid_lora.probe import warmup_rl
 
-GRADING = {"sandbox": "limits", "program_timeout_s": 5, "program_memory_mb": 512, "math_timeout_s": 5}
 INIT = {"method": "lora", "e": 1.0, "alpha": 1.0}
 OPTIONS = {
     "steps": 4,
@@ -25,26 +25,8 @@ OPTIONS = {
     "save_every": 1,  # rounded up to 2, a window
     "seed": 0,
 }
-OBJECTIVE = {
+OBJECTIVE = RL | {
     "algorithm": "gspo",
-    "corpus": "tiny",
-    "sources": ["math"],
-    "device_batch_size": 4,
-    "prompts_per_generation": 8,
-    "updates_per_generation": 2,
-    "iterations": 1,
-    "group_size": 4,
-    "temperature": 1.0,
-    "clip": 0.2,
-    "kl": 0.01,
-    "advantage": "eq18",
-    "advantage_epsilon": 1e-8,
-    "max_completion_tokens": 48,
-    "rewards": {"accuracy": 1.0, "format": 0.0, "length": 0.5},  # a random model is never right, but sometimes ends early
-    "rollouts": "transformers",
-    "warmup_steps": 0,
-    "max_grad_norm": 1.0,
-    "precision": "fp32",
     # the warm-up's own take their place
     "steps": 99,
     "learning_rate": {"full": 9.0, "lora": 9.0},

@@ -58,3 +58,11 @@ def accounting_cluster(tmp_path_factory):
     cluster = started(tmp_path_factory.mktemp("slurmdbd"), accounting=True)
     yield cluster
     cluster.down()
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory):
+    """A cluster of two nodes, without slurmdbd."""
+    cluster = started(tmp_path_factory.mktemp("nodes"), nodes=2)
+    yield cluster
+    cluster.down()

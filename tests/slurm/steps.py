@@ -17,6 +17,16 @@ ACTIVE = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED")
 PATIENCE = 480  # seconds; a busy machine needs minutes for what takes seconds
 
 
+def holders(results, artifact):
+    """Leases {pid, job, ...} of results/`artifact` whose process lives."""
+    path = results / ".state/leases" / artifact
+    for lease in path.parent.glob(f"{path.name}.*"):
+        with contextlib.suppress(OSError, ValueError):
+            about = json.loads(lease.read_text())
+            if psutil.pid_exists(about["pid"]):
+                yield about
+
+
 class Story:
     """One copy of the checkout on one cluster, whose results/ lie on a disk of their own where that is permitted."""
 
@@ -53,22 +63,14 @@ class Story:
         def working():
             if self.run.process.poll() is not None:
                 pytest.fail(f"Snakemake ended before {artifact}:\n{self.run.said[-5000:]}")
-            return next(iter(self._holders(artifact)), None)
+            held = {process.pid for process in self.stopped}
+            return next((about for about in holders(self.results, artifact) if about["pid"] not in held), None)
 
         about = wait_for(working, f"a job at work on {artifact}", PATIENCE)
         process = psutil.Process(about["pid"])
         process.suspend()
         self.stopped.add(process)
         return process, about["job"]
-
-    def _holders(self, artifact):
-        """Who holds a lease of the artifact and lives."""
-        path = self.results / ".state/leases" / artifact
-        for lease in path.parent.glob(f"{path.name}.*"):
-            with contextlib.suppress(OSError, ValueError):
-                about = json.loads(lease.read_text())
-                if psutil.pid_exists(about["pid"]) and psutil.Process(about["pid"]) not in self.stopped:
-                    yield about
 
     def let_go(self, process):
         """Let a held process go on, if it still exists."""

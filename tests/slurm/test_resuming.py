@@ -1,7 +1,5 @@
 """A training that runs out of its job's time, and is preempted when it goes on, ends with the undisturbed training's results."""
 
-import contextlib
-import json
 import re
 import shutil
 import time
@@ -12,13 +10,13 @@ import pytest
 from artifacts import differences
 from machine import wait_for
 from pipelines import CONFIG, QUICK, Pipeline, run_locally
+from steps import PATIENCE, holders
 
 LONG = [*CONFIG, "tests/slurm/long_training.yaml"]
 POLICY = "results/training/hybrid/policy/manifest.json"
 # A minute for the first attempt, of which the training leaves the last MARGIN seconds (checkpoints.stop_margin_s); then enough.
 MARGIN = 30
 SHORT_OF_TIME = ["--set-resources", "training:runtime=attempt**4"]
-PATIENCE = 480  # seconds; a busy machine needs minutes for what takes seconds
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +63,11 @@ class Training:
     def hold(self, step):
         """The training's process, held still once it has saved a checkpoint beyond `step`: however fast the machine is."""
         self.saved_beyond(step)
-        for lease in (self.results / ".state/leases/training/hybrid").glob("policy.*"):
-            with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
-                process = psutil.Process(json.loads(lease.read_text())["pid"])
-                process.suspend()
-                return process
-        return None
+        about = next(holders(self.results, "training/hybrid/policy"), None)
+        if about:
+            process = psutil.Process(about["pid"])
+            process.suspend()
+        return process if about else None
 
     def fail_if_over(self):
         if self.run.process.poll() is not None:

@@ -1,4 +1,4 @@
-"""Models whose weights are divided among processes (FSDP2, DeepSpeed ZeRO-3): calling a part of one.
+"""Models whose weights are divided among processes (FSDP2, DeepSpeed ZeRO-3): calling a part of one, making one whole.
 
 FSDP2 gathers a decoder layer's weights as the layer is called, those outside of layers (embedding, last norm, LM head) only as
 the whole model is. `generate` of a PEFT model and our validation loss call its inside. ZeRO-3 gathers as any module is called

@@ -65,20 +65,15 @@ def _appending(original, lists, flat):
     @functools.wraps(original)
     def update(self, given):
         """given: a tuple, or LogprobsLists of one request, arrays [tokens, alternatives], the sampled token first."""
-        one = given if type(given) is tuple else _slice(given)
-        if one is None or self.num_logprobs or self.tokenizer is not None or type(self.logprobs) is not flat:
-            original(self, lists(*map(np.array, ([[one[0]]], [[one[1]]], [one[2]]))) if given is one else given)
+        if type(given) is not tuple:
+            original(self, given)
+        elif self.num_logprobs or self.tokenizer is not None or type(self.logprobs) is not flat:
+            token, value, rank = given
+            original(self, lists(np.array([[token]]), np.array([[value]]), np.array([rank])))
         else:
-            _append(self, *one)
+            _append(self, *given)
 
     return update
-
-
-def _slice(given):
-    """LogprobsLists as (id, log-probability, rank) of its sampled token, None if it has several."""
-    if len(given.logprobs) != 1:
-        return None
-    return given.logprob_token_ids.item(0), given.logprobs.item(0), given.sampled_token_ranks.item(0)
 
 
 def _append(processor, token, value, rank):
