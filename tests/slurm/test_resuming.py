@@ -14,7 +14,7 @@ from steps import PATIENCE, holders
 
 LONG = [*CONFIG, "tests/slurm/long_training.yaml"]
 POLICY = "results/training/hybrid/policy/manifest.json"
-# Two minutes for the first attempt, of which the training leaves the last MARGIN seconds (checkpoints.stop_margin_s); then enough.
+# Two minutes for the first attempt, of which a training leaves the last MARGIN seconds (checkpoints.stop_margin_s); then enough.
 MARGIN = 30
 SHORT_OF_TIME = ["--set-resources", "training:runtime=2*attempt**3"]
 
