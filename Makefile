@@ -59,7 +59,7 @@ test: $(PACKAGE)  ## run all tests; ARGS="tests/report -k figure2" picks some
 test-cluster: $(PACKAGE)  ## run the tests on a real Slurm of their own (Debian or Ubuntu, root); minutes
 	$(WITH_PATH) $(BIN)/pytest -m cluster tests/slurm $(ARGS)
 
-test-matrix: $(PACKAGE)  ## run the tests of what reruns and of results that travel; many minutes
+test-matrix: $(PACKAGE)  ## run the tests of what reruns, of results that travel and of killed trainings; many minutes
 	$(WITH_PATH) $(BIN)/pytest -m matrix tests/workflow tests/training $(ARGS)
 
 # vLLM's CPU build asks for torch's CPU build, and brings packages that are built for CUDA on the general index: an

@@ -15,6 +15,8 @@ from killing import OBJECTIVES, SAVE_EVERY, Materials, Starter, differences, kil
 
 from hybrid_lora.common import checkpoints
 
+pytestmark = pytest.mark.matrix  # two minutes; in `make test`, test_train.py breaks trainings off within this process
+
 
 @pytest.fixture(scope="module")
 def materials(tmp_path_factory):

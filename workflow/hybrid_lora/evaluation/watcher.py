@@ -25,18 +25,20 @@ def watched(prefix):
     with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         command = [sys.executable, __file__, str(os.getpid()), folder]
         # A session of its own: what ends our process group leaves the watcher to its work.
-        watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
-        try:
-            yield folder
-        finally:
-            watcher.kill()
-            watcher.wait()
+        watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+        with watcher:
+            try:
+                watcher.stdout.readline()  # nothing is started before it watches, however busy the machine
+                yield folder
+            finally:
+                watcher.kill()
 
 
 def main(parent, folder):
     """Wait until process `parent`, which started this one, is gone; kill its descendants and remove `folder`."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    print("watching", flush=True)
     known = set()
     while os.getppid() == parent:
         with contextlib.suppress(psutil.NoSuchProcess):
