@@ -9,6 +9,8 @@ import time
 import psutil
 import pytest
 
+from hybrid_lora.evaluation.watcher import watched
+
 # Starts a process in a session of its own, as vLLM's engine could be, which has a child; says who they are, and waits.
 PROGRAM = """
 import subprocess, sys, time
@@ -56,3 +58,11 @@ def test_watcher_and_folder_are_gone_afterwards(tmp_path):
     assert not list(tmp_path.glob("merged-*"))
     watchers = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
     assert not watchers
+
+
+def test_it_watches_before_anything_can_be_started():
+    with watched("merged-") as folder:
+        (watcher,) = [process for process in psutil.Process().children() if folder in process.cmdline()]
+        watcher.terminate()  # what it does not heed once it watches
+        with pytest.raises(psutil.TimeoutExpired):
+            watcher.wait(0.5)
