@@ -72,8 +72,8 @@ def command(made, out, processes, **change):
 
 
 def environment(processes):
-    gpus = ",".join(map(str, range(processes)))
-    return {"CUDA_VISIBLE_DEVICES": gpus, "ACCELERATE_USE_CPU": "false"}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(",")
+    return {"CUDA_VISIBLE_DEVICES": ",".join(visible[:processes]), "ACCELERATE_USE_CPU": "false"}
 
 
 def trained(made, side, out, **change):

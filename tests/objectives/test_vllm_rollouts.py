@@ -147,6 +147,31 @@ def test_what_is_sent_is_the_merged_policy(trained, folder, tmp_path):
         torch.testing.assert_close(value.float(), merged.get_parameter(name), atol=1e-6, rtol=2**-8)
 
 
+def test_a_server_gets_what_it_makes_anew(trained):
+    """A server's layerwise reload keeps nothing of a fused layer that was not sent; a module may have LoRA where others have
+    none."""
+    from vllm.model_executor.model_loader import reload
+
+    built = trained[0]
+    engine, gather = built.vllm_generation.llm.llm_engine, built.vllm_generation._dist.gather_params
+    model = engine.model_executor.driver_worker.model_runner.model
+    model.load_weights(vllm_sync.adapted(built.model, gather))
+    expected = {name: value.detach().clone() for name, value in model.named_parameters()}
+    for value in model.parameters():
+        value.data.add_(1)  # what was not sent shows
+    reload.initialize_layerwise_reload(model)
+    sent = dict(vllm_sync.adapted(built.model, gather, partners=True))
+    model.load_weights(sent.items())
+    reload.finalize_layerwise_reload(model, engine.model_config)
+    fused = ("0.self_attn.qkv_proj", "1.self_attn.qkv_proj", "1.mlp.gate_up_proj", "0.mlp.down_proj")
+    for name, value in model.named_parameters():
+        anew = name.removeprefix("model.layers.").rpartition(".")[0] in fused
+        assert torch.equal(value, expected[name] if anew else expected[name] + 1), name
+    model.load_weights(vllm_sync.everything(built.model, gather))
+    assert all(torch.equal(value, expected[name]) for name, value in model.named_parameters())
+    assert len(sent) == 2 * 3 * 2 + 2 + 1
+
+
 def test_it_samples_from_the_policy(trained):
     """Log-probabilities of the engine and of the trainer agree after the weights have moved, to the engine's precision."""
     records = trained[3]

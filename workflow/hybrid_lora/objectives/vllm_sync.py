@@ -16,26 +16,47 @@ from hybrid_lora.common.errors import UserError
 
 ADAPTER = "default"
 OURS = ("modules.json", "manifest.json")  # vLLM takes a modules.json for that of an embedding model
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # what vLLM keeps as rows of one weight
 
 
-def adapted(model, gather):
+def adapted(model, gather, partners=False):
     """(name, tensor) of every weight that the adapter of a PeftModel changes, as vLLM is to have it; frozen ones are only read.
 
     gather: context manager for a list of parameters, in which sharded ones are whole. What has LoRA comes as W + s B A, added
-    in float32 and rounded once to the dtype of W; what is trained in full comes in the dtype of its frozen original.
+    in float32 and rounded once to the dtype of W; what is trained in full comes in the dtype of its frozen original. partners:
+    also the frozen weights and biases that vLLM keeps in one tensor or layer with these (`FUSED`).
     """
-    for name, module in model.get_base_model().named_modules():
+    model = model.get_base_model()
+    beside = _beside_adapted(model) if partners else set()
+    for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             base, a, b = module.get_base_layer(), module.lora_A[ADAPTER], module.lora_B[ADAPTER]
             with gather([base.weight, a.weight, b.weight]):
                 weight = _whole(base.weight)
                 change = module.scaling[ADAPTER] * (_whole(b.weight).float() @ _whole(a.weight).float())
                 yield f"{name}.weight", (weight.float() + change).to(weight.dtype)
+            if partners and base.bias is not None:
+                yield from _parameters(name, {"bias": base.bias}, gather)
         elif isinstance(module, ModulesToSaveWrapper):
             dtypes = {part: p.dtype for part, p in module.original_module.named_parameters()}
-            for part, parameter in module.modules_to_save[ADAPTER].named_parameters():
-                with gather([parameter]):
-                    yield f"{name}.{part}", _whole(parameter).to(dtypes[part])
+            trained = dict(module.modules_to_save[ADAPTER].named_parameters())
+            for part_name, value in _parameters(name, trained, gather):
+                yield part_name, value.to(dtypes[part_name.removeprefix(f"{name}.")])
+        elif name in beside:
+            yield from _parameters(name, dict(module.named_parameters()), gather)
+
+
+def _beside_adapted(model):
+    """Names of the linear layers without an adapter that are fused with one that has."""
+    found = {name for name, module in model.named_modules() if isinstance(module, (LoraLayer, ModulesToSaveWrapper))}
+    parents = {(name.rpartition(".")[0], names) for name in found for names in FUSED if name.rpartition(".")[2] in names}
+    return {f"{parent}.{name}" for parent, names in parents for name in names} - found
+
+
+def _parameters(name, parameters, gather):
+    for part, parameter in parameters.items():
+        with gather([parameter]):
+            yield f"{name}.{part}", _whole(parameter)
 
 
 def everything(model, gather):
@@ -60,6 +81,9 @@ def attach(trainer):
 
     With sleep, TRL has the engine throw its weights away (level 2), so that all would be sent each time. Here it does so only
     once, as it starts; from then on they wait in the host's memory (level 1).
+
+    A server takes weights by vLLM's layerwise reload, which makes each layer that gets any anew and leaves what of it was not
+    sent uninitialized: the other rows of a fused weight, in some versions the bias. It is sent these, too.
     """
     engine, model = trainer.vllm_generation, trainer.accelerator.unwrap_model(trainer.model)
     if not isinstance(model, PeftModel):
@@ -70,7 +94,8 @@ def attach(trainer):
         engine.llm.sleep = lambda level=1: sleep(level=1)
 
     def weights():
-        yield from (everything if empty[0] else adapted)(model, engine._dist.gather_params)
+        gather = engine._dist.gather_params
+        yield from everything(model, gather) if empty[0] else adapted(model, gather, partners=engine.mode == "server")
         empty[0] = False
 
     engine._iter_named_params = weights
