@@ -3,7 +3,7 @@
 from objective_settings import GRADING, LORA, RL
 
 from hybrid_lora.contracts import corpus
-from hybrid_lora.modeling import candidates, hybrid, load, trainer
+from hybrid_lora.modeling import candidates, fast_layers, hybrid, load, trainer
 from hybrid_lora.objectives import rl
 
 FFT = ["model.layers.1.self_attn.v_proj", "model.layers.0.mlp.down_proj"]
@@ -26,4 +26,6 @@ def build(model_folder, corpus_file, work, placement="hybrid", seed=0, callbacks
     rows, words = corpus.read(corpus_file), load.tokenizer(model_folder)
     built = rl.build(model, peft, words, rows, settings, seed, work, [record, *callbacks], GRADING, 1, "r")
     hybrid.to_fp32_trainable(built.model)
+    if settings["fast_layers"] and fast_layers.usable(built):
+        fast_layers.apply(built.model)
     return record.quiet(built), record

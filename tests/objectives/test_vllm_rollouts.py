@@ -120,6 +120,7 @@ def test_no_frozen_unadapted_weight_is_sent(trained):
     expected = {f"{name}.weight" for name in [*FFT, *LORA]} | {"model.layers.1.self_attn.q_proj.bias"}
     assert [set(sent) for sent in syncs] == [expected] * 2
     base = load.model(built.model.name_or_path, "bfloat16")
+    base.to(built.accelerator.device)
     first = {name: torch.equal(value, base.get_parameter(name)) for name, value in syncs[0].items()}
     assert all(first.values())  # before the first update the policy is the base
     assert not any(torch.equal(value, base.get_parameter(name)) for name, value in syncs[1].items())
@@ -136,7 +137,7 @@ def test_what_is_sent_is_the_merged_policy(trained, folder, tmp_path):
     built = trained[0]
     built.model.save_pretrained(tmp_path, save_embedding_layers=False)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(folder)
-    merged = PeftModel.from_pretrained(load.model(folder), tmp_path).merge_and_unload()
+    merged = PeftModel.from_pretrained(load.model(folder), tmp_path).merge_and_unload().to(built.accelerator.device)
     gather = built.vllm_generation._dist.gather_params
     for name, value in vllm_sync.adapted(built.model, gather):
         assert value.dtype == torch.bfloat16
@@ -242,6 +243,14 @@ def test_a_batch_of_requests_is_sliced_into_what_each_keeps(made, width, tokens,
         ours._update_sample_logprobs(batch.slice_request(place, tokens))
         LogprobsProcessor._update_sample_logprobs.__wrapped__(own, LogprobsLists.slice_request.__wrapped__(batch, place, tokens))
         assert ours == own and len(ours.logprobs) == tokens
+
+
+def test_the_engine_has_a_port_of_its_own(trained):
+    """Not of TRL's list, which trainings that start together would share."""
+    from trl.trainer import utils
+
+    assert 29500 in utils._find_free_port.__code__.co_consts[1]
+    assert int(os.environ["MASTER_PORT"]) not in utils._find_free_port.__code__.co_consts[1]
 
 
 def test_the_engine_does_not_see_our_files(trained, folder):

@@ -7,6 +7,7 @@ for them to differ. Advantages are Eq. 18's by default (`advantages`), TRL's by 
 
 import importlib.util
 import os
+import socket
 
 import torch
 from datasets import Dataset
@@ -67,6 +68,7 @@ def pieces(rows, settings, seed, work, grading, workers, run):
             raise UserError("objectives.*.rollouts is vllm, which is not installed; use the GPU lock or rollouts: transformers")
         for name, value in PRIVATE.items():
             os.environ.setdefault(name, value)
+        _meeting_point()
         vllm_outputs.read_flat()
     usable = rewards.verifiable(rows, settings["sources"])
     if not usable:
@@ -79,6 +81,16 @@ def pieces(rows, settings, seed, work, grading, workers, run):
         "args": _arguments(settings, derive(seed, "training") % 2**31, work, weights, run),
         "train_dataset": _dataset(usable, settings, seed),
     }
+
+
+def _meeting_point():
+    """A port of its own for the engine of a training that no launcher gave one. TRL would choose the first free one of a fixed
+    list long before the engine takes it, so that of two trainings started together on one host the second would end."""
+    if "MASTER_PORT" not in os.environ:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
 
 
 def window(settings):
