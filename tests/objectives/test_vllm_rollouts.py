@@ -22,6 +22,7 @@ from trl.generation import vllm_generation
 from vllm import SamplingParams
 from vllm.logprobs import FlatLogprobs
 from vllm.model_executor.layers import utils
+from vllm.v1.engine import EngineCoreOutput, FinishReason
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists
 
@@ -207,42 +208,57 @@ def test_flat_outputs_are_read_as_trl_reads_them(trained):
     assert read(plain) == read.__wrapped__(plain) == as_trl
 
 
-@pytest.mark.parametrize("asked, width, tokens", [(0, 1, 1), (0, 3, 1), (2, 3, 1), (0, 1, 2)])
-@pytest.mark.parametrize("made", [FlatLogprobs, list])
-def test_log_probabilities_are_kept_as_vllm_keeps_them(made, asked, width, tokens):
-    """Of sampled tokens alone, which are appended directly, and of all else; `width`: another request may ask for more."""
-    vllm_outputs.read_flat()
-    draw = numpy.random.default_rng(0)
-    given = {"tokenizer": None, "prompt_logprobs": None, "cumulative_logprob": 0.0}
-    ours, own = (LogprobsProcessor(logprobs=made(), num_logprobs=asked, num_prompt_logprobs=None, **given) for _ in range(2))
-    for _ in range(5):
-        ids, values = draw.integers(300, size=(tokens, width)), draw.normal(size=(tokens, width)).astype("float32")
-        lists = LogprobsLists(ids, values, draw.integers(300, size=tokens))
-        ours._update_sample_logprobs(lists)
-        LogprobsProcessor._update_sample_logprobs.__wrapped__(own, lists)
-    assert ours == own and len(ours.logprobs) == 5 * tokens
-
-
 @pytest.mark.parametrize("width, tokens, ends", [(1, 1, None), (1, 1, [0, 1, 2, 3]), (1, 2, [0, 2, 4, 6]), (3, 1, None)])
-@pytest.mark.parametrize("made", [FlatLogprobs, list])
-def test_a_batch_of_requests_is_sliced_into_what_each_keeps(made, width, tokens, ends):
-    """ends: where vLLM says where each request's tokens begin, as with speculative decoding."""
+@pytest.mark.parametrize("made, asked", [(FlatLogprobs, 0), (FlatLogprobs, 2), (list, 0)])
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_log_probabilities_are_kept_as_vllm_keeps_them(made, asked, width, tokens, ends, cut_off):
+    """Of sampled tokens alone, which are read from their places at the end, and of all else.
+
+    width: of the batch, as another request may ask for more; ends: where vLLM says where each request's tokens begin, as with
+    speculative decoding; cut_off: what ends a completion comes without a token.
+    """
     vllm_outputs.read_flat()
-    draw, requests = numpy.random.default_rng(0), 3
-    given = {
-        "tokenizer": None,
-        "prompt_logprobs": None,
-        "cumulative_logprob": 0.0,
-        "num_prompt_logprobs": None,
-        "num_logprobs": 0,
-    }
-    values = draw.normal(size=(requests * tokens, width)).astype("float32")
-    batch = LogprobsLists(draw.integers(300, size=values.shape), values, draw.integers(300, size=len(values)), ends)
-    for place in range(requests):
-        ours, own = (LogprobsProcessor(logprobs=made(), **given) for _ in range(2))
-        ours._update_sample_logprobs(batch.slice_request(place, tokens))
-        LogprobsProcessor._update_sample_logprobs.__wrapped__(own, LogprobsLists.slice_request.__wrapped__(batch, place, tokens))
-        assert ours == own and len(ours.logprobs) == tokens
+    draw, requests, steps = numpy.random.default_rng(0), 3, 5
+    given = {"tokenizer": None, "prompt_logprobs": None, "cumulative_logprob": 0.0, "num_prompt_logprobs": None}
+    pairs = [[LogprobsProcessor(logprobs=made(), num_logprobs=asked, **given) for _ in range(2)] for _ in range(requests)]
+    whole = LogprobsLists.slice_request.__wrapped__
+    for step in range(steps):
+        values = draw.normal(size=(requests * tokens, width)).astype("float32")
+        batch = LogprobsLists(draw.integers(300, size=values.shape), values, draw.integers(300, size=len(values)), ends)
+        last = FinishReason.LENGTH if step == steps - 1 and not cut_off else None
+        for place, (ours, own) in enumerate(pairs):
+            told = {"request_id": "r", "new_token_ids": [1] * tokens, "finish_reason": last}
+            ours.update_from_output(EngineCoreOutput(new_logprobs=batch.slice_request(place, tokens), **told))
+            as_vllm = EngineCoreOutput(new_logprobs=whole(batch, place, tokens), **told)
+            LogprobsProcessor.update_from_output.__wrapped__(own, as_vllm)
+    for ours, own in pairs:
+        if cut_off:
+            ours.update_from_output(EngineCoreOutput(request_id="r", new_token_ids=[], finish_reason=FinishReason.ABORT))
+        assert ours == own and len(ours.logprobs) == steps * tokens
+        assert list(ours.logprobs) == list(own.logprobs)
+
+
+def test_a_group_is_one_request(trained):
+    """TRL asks for each completion by itself; the engine gets each prompt once and hands back as many outputs, in TRL's order."""
+    llm = trained[0].vllm_generation.llm
+    asked, original = [], llm.generate.__wrapped__
+
+    class Engine:
+        def generate(self, prompts, sampling_params, **keywords):
+            asked.append((len(prompts), sampling_params.n))
+            return original(prompts, sampling_params=sampling_params, **keywords)
+
+    engine = Engine()
+    vllm_outputs.group_prompts(engine)
+    common = {"temperature": 1.0, "max_tokens": 8, "logprobs": 0, **vllm_outputs.SAMPLING}
+    a, b = ({"prompt_token_ids": ids} for ids in ([5, 6, 7], [9, 8]))
+    outputs = engine.generate([a] * 4 + [b] * 2 + [a] * 2, sampling_params=SamplingParams(**common), use_tqdm=False)
+    assert [o.prompt_token_ids for o in outputs] == [[5, 6, 7]] * 4 + [[9, 8]] * 2 + [[5, 6, 7]] * 2
+    assert all(len(o.outputs) == 1 and len(o.outputs[0].logprobs) == len(o.outputs[0].token_ids) for o in outputs)
+    assert len({tuple(o.outputs[0].token_ids) for o in outputs}) > 4  # each sampled by itself
+    for prompts, change in (([a, a, b], {}), ([a, a], {"seed": 1}), ([a | {"prompt": "x"}] * 2, {})):
+        engine.generate(prompts, sampling_params=SamplingParams(**common, **change), use_tqdm=False)
+    assert asked == [(4, 2), (3, 1), (2, 1), (2, 1)]
 
 
 def test_the_engine_has_a_port_of_its_own(trained):

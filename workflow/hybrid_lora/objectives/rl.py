@@ -50,6 +50,8 @@ def build(model, peft, words, rows, settings, seed, work, callbacks, grading, wo
     built.update_seed = seed
     if built.use_vllm:
         vllm_sync.attach(built)
+        if built.vllm_generation.mode == "colocate":
+            vllm_outputs.group_prompts(built.vllm_generation.llm)
     built.time_steps()
     if settings["algorithm"] == "gspo" and window(settings) == 1 and ranks.first():
         print("note: with one update per generation every ratio is 1, and gspo is the same as grpo", flush=True)
