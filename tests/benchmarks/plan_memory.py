@@ -169,8 +169,8 @@ def colocate(arguments, work):
     built = rl.build(model, peft, words, conversations(64), objective, 0, Path(work), [], {"math_timeout_s": 5}, 1, "benchmark")
     built.args.save_strategy = "no"
     hybrid.to_fp32_trainable(built.model)
-    if objective["fast_layers"] and fast_layers.usable(built):
-        fast_layers.apply(built.model)
+    if objective["fast_layers"]:
+        fast_layers.apply_to(built)
     built.train()
     torch.cuda.synchronize()
     watch.stopped.set()

@@ -1,6 +1,6 @@
 """Benchmark: tokens/s of vLLM's rollouts inside GRPO training against bare vLLM with the same engine settings, one GPU.
 
-    python tests/benchmarks/rollouts.py [--shape 1.5B] [--prompts 64] [--group 8] [--generations 4] [--json FILE]
+    python tests/benchmarks/rollouts.py [--shape 1.5B] [--prompts 64] [--group 8] [--generations 4] [--vocabulary N] [--json FILE]
 
 Ours: the real trainer on a random hybrid of 10 % with the engine colocated, `vllm_throughput`'s random model. Tokens/s are the
 completion tokens of a generation over its `time_generate_s` as the history records it: prompts rendered and tokenized, sampling,
@@ -76,14 +76,20 @@ def ours(folder, given):
     built = rl.build(model, peft, words, rows, objective, 0, folder / "state", [record], grading, 2, "benchmark")
     built.args.save_strategy = "no"
     hybrid.to_fp32_trainable(built.model)
-    if objective["fast_layers"] and fast_layers.usable(built):
-        fast_layers.apply(built.model)
+    if objective["fast_layers"]:
+        fast_layers.apply_to(built)
     record.quiet(built).train()
     return {"ours": generations(record.history(), rl.window(objective), given.prompts * given.group)}
 
 
 def _plain_product(layer, remove_weight):
     layer.cpu_linear = torch.nn.functional.linear
+
+
+def _own_vocabulary(shape):
+    from hybrid_lora.allocation import shapes
+
+    return None if shape == "tiny" else shapes.model(shape).config.vocab_size
 
 
 def generations(records, window, completions):
@@ -141,6 +147,7 @@ def speed(rows, *parts):
 def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="1.5B", help="tiny, or a shape of Qwen2.5")
+    parser.add_argument("--vocabulary", type=int, metavar="N", help="tokens of the model, the shape's unless said; at least 300")
     parser.add_argument("--prompts", type=int, default=64, metavar="N", help="of a generation")
     parser.add_argument("--group", type=int, default=8, metavar="N", help="completions of a prompt")
     parser.add_argument("--generations", type=int, default=4, metavar="N", help="at least 2; the first warms up")
@@ -175,7 +182,7 @@ def main():
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        vllm_throughput.build(folder / "model", given.shape)
+        vllm_throughput.build(folder / "model", given.shape, given.vocabulary or _own_vocabulary(given.shape))
         rows = {}
         for name, side, beside in (("", "ours", "0"), ("bare_", "bare", "1"), ("bare_inside_", "bare", "0")):
             found = measured(side, folder, VLLM_ENABLE_V1_MULTIPROCESSING=beside)

@@ -32,8 +32,8 @@ TINY = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "n
 PROMPT = "{problem}\nThink step by step."
 
 
-def build(folder, shape):
-    """A model folder with random weights of the shape."""
+def build(folder, shape, vocabulary=None):
+    """A model folder with random weights of the shape; of 300 tokens, or of as many as said, where most are in no prompt."""
     import torch
     from samples import conversations
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -45,11 +45,19 @@ def build(folder, shape):
     torch.manual_seed(0)
     known = TINY if shape == "tiny" else {key: getattr(shapes.model(shape).config, key) for key in TINY}
     ends = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
-    model = Qwen2ForCausalLM(Qwen2Config(**known, vocab_size=len(words), max_position_embeddings=4096, **ends))
+    size = max(len(words), vocabulary or 0)
+    model = Qwen2ForCausalLM(Qwen2Config(**known, vocab_size=size, max_position_embeddings=4096, **ends))
     with directory_artifact(folder) as out:
         model.to(torch.float32 if shape == "tiny" else torch.bfloat16).save_pretrained(out)
         words.save_pretrained(out)
+        _widen(out / "tokenizer.json", range(len(words), size))
         publish.describe(out, shape, None, "model.pretrain", {}, {})
+
+
+def _widen(file, ids):
+    state = json.loads(file.read_text())
+    state["model"]["vocab"] |= {f"\u0120w{i}": i for i in ids}
+    file.write_text(json.dumps(state))
 
 
 def bare(model, problems, settings):

@@ -26,6 +26,6 @@ def build(model_folder, corpus_file, work, placement="hybrid", seed=0, callbacks
     rows, words = corpus.read(corpus_file), load.tokenizer(model_folder)
     built = rl.build(model, peft, words, rows, settings, seed, work, [record, *callbacks], GRADING, 1, "r")
     hybrid.to_fp32_trainable(built.model)
-    if settings["fast_layers"] and fast_layers.usable(built):
-        fast_layers.apply(built.model)
+    if settings["fast_layers"]:
+        fast_layers.apply_to(built)
     return record.quiet(built), record

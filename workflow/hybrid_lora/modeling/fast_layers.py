@@ -51,6 +51,17 @@ def apply(model, fuse=True):
     return sum(len(group.members) for group in casts.groups)
 
 
+def apply_to(trainer):
+    """`apply` to a Hugging Face Trainer's model where that is usable, and to the reference beside one trained in full.
+
+    By other operations that would have other roundings, and the KL would not be 0 before the first update.
+    """
+    if usable(trainer):
+        apply(trainer.model)
+        if getattr(trainer, "ref_model", None) is not None:
+            apply(trainer.ref_model)
+
+
 def usable(trainer):
     """Whether a Hugging Face Trainer's model is whole and on a GPU; sharded weights are not where they are expected."""
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled

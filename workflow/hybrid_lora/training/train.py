@@ -63,8 +63,8 @@ def run(arguments):
         watch.trainer = built
         best.reward = _reward(built, corpus.read(arguments.val), settings["objective"])
     hybrid.to_fp32_trainable(built.model)
-    if settings["objective"]["fast_layers"] and fast_layers.usable(built):
-        fast_layers.apply(built.model)
+    if settings["objective"]["fast_layers"]:
+        fast_layers.apply_to(built)
     counts = placement.trainable_counts(built.model)
     if ranks.first():
         print(f"{counts['fft']:,} parameters in full + {counts['lora']:,} LoRA of {counts['all']:,}", flush=True)
