@@ -76,7 +76,7 @@ $(VLLM_ENVIRONMENT): envs/cpu.lock
 setup-vllm: $(VLLM_ENVIRONMENT)  ## install vLLM's CPU build into .venv-vllm; needs an index with torch's CPU builds
 
 test-vllm: $(VLLM_ENVIRONMENT)  ## test evaluation and rollouts with the real vLLM on the CPU; minutes
-	PYTHONPATH=workflow .venv-vllm/bin/python -m pytest $(or $(ARGS),tests/evaluation/test_vllm_backend.py tests/objectives/test_vllm_rollouts.py tests/objectives/test_vllm_server.py tests/training/test_colocated.py)
+	PYTHONPATH=workflow .venv-vllm/bin/python -m pytest $(or $(ARGS),tests/evaluation/test_vllm_backend.py tests/objectives/test_vllm_rollouts.py tests/objectives/test_vllm_server.py tests/training/test_colocated.py tests/probe/test_warmup_vllm.py)
 
 # DeepSpeed is built from its sources, against the environment's torch; not in the environment, where TRL would import it.
 DEEPSPEED := .deepspeed/stamp

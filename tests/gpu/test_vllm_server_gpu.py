@@ -15,15 +15,14 @@ import time
 
 import pytest
 import torch
+import vllm_here
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
 import requests
 from objective_settings import GRADING, RL
 from samples import conversations
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from hybrid_lora.model import tokenizer
 from hybrid_lora.modeling import hybrid, load, trainer
 from hybrid_lora.objectives import rl
 
@@ -52,18 +51,9 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("models") / "small"
-    words = tokenizer.train([row["messages"] for row in conversations(64)], 300)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
-    special = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
-    config = Qwen2Config(vocab_size=len(words), num_key_value_heads=2, max_position_embeddings=256, **shape, **special)
-    model = Qwen2ForCausalLM(config).bfloat16()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.5)  # a lost one shows
-    model.save_pretrained(out)
-    words.save_pretrained(out)
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+    out = vllm_here.model_folder(tmp_path_factory.mktemp("models") / "small", **shape)
+    (out / "modules.json").unlink()
     return out
 
 
@@ -101,8 +91,7 @@ def wait(process, address, log, seconds=300):
 @pytest.fixture(scope="module")
 def trained(folder, server, tmp_path_factory):
     """(trainer after six steps, names of each sync, frozen weights before, records)."""
-    engine = {"mode": "server", "server": server, "group_port": free_port(), "gpu_memory_utilization": 0.1}
-    objective = OBJECTIVE | {"vllm": engine | {"tensor_parallel": 1, "max_model_len": 128, "sleep": False}}
+    objective = OBJECTIVE | {"vllm": vllm_here.ENGINE | {"mode": "server", "server": server, "group_port": free_port()}}
     words, model = load.tokenizer(folder), load.model(folder, "bfloat16")
     peft = hybrid.lora_config({"rank": 4, "alpha": 8, "dropout": 0.0, "names": LORA}, FFT)
     record, work = trainer.Record("training"), tmp_path_factory.mktemp("state")

@@ -7,46 +7,36 @@ That packs weights as it loads them and could not take new ones; here its plain 
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import torch
+import vllm_here
 
 pytest.importorskip("vllm", reason="vLLM is not installed; on a CPU: make test-vllm")
 
 from objective_settings import GRADING, RL
 from peft import PeftModel
 from samples import conversations
-from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl.generation import vllm_generation
 from vllm import SamplingParams
 from vllm.logprobs import FlatLogprobs
-from vllm.model_executor.layers import utils
 from vllm.v1.engine import EngineCoreOutput, FinishReason
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists
 
-from hybrid_lora.model import tokenizer
 from hybrid_lora.modeling import hybrid, load, trainer
 from hybrid_lora.objectives import rl, timing, vllm_outputs, vllm_sync
 
 FFT = ["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"]
 LORA = ["model.layers.0.self_attn.k_proj", "model.layers.1.mlp.gate_proj"]
-ENGINE = {
-    "mode": "colocate",
-    "gpu_memory_utilization": 0.1,
-    "tensor_parallel": 1,
-    "max_model_len": 128,
-    "sleep": False,
-    "server": "http://127.0.0.1:8000",
-    "group_port": 51216,
-}
 OBJECTIVE = RL | {
     "algorithm": "gspo",
     "max_completion_tokens": 24,
     "rewards": {"accuracy": 0.0, "format": 0.0, "length": 1.0},
     "rollouts": "vllm",
-    "vllm": ENGINE,
+    "vllm": vllm_here.ENGINE,
     "precision": "bf16",
     "save_every": 4,
 }
@@ -54,31 +44,14 @@ OBJECTIVE = RL | {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_machine():
-    def plain(layer, remove_weight):
-        layer.cpu_linear = torch.nn.functional.linear
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        if not torch.cuda.is_available():
-            patch.setattr(utils, "dispatch_cpu_unquantized_gemm", plain)
+        vllm_here.set_up(patch)
         yield
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A random Qwen2 with heads of 64, the smallest that vLLM's CPU attention takes, as the model stage leaves it."""
-    out = tmp_path_factory.mktemp("models") / "tiny"
-    words = tokenizer.train([row["messages"] for row in conversations(64)], 300)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    special = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
-    config = Qwen2Config(vocab_size=len(words), num_key_value_heads=1, max_position_embeddings=256, **shape, **special)
-    Qwen2ForCausalLM(config).bfloat16().save_pretrained(out)  # as models are released
-    words.save_pretrained(out)
-    (out / "modules.json").write_text("{}")
-    return out
+    return vllm_here.model_folder(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +211,22 @@ def test_log_probabilities_are_kept_as_vllm_keeps_them(made, asked, width, token
         assert list(ours.logprobs) == list(own.logprobs)
 
 
+def test_places_and_vllms_own_lists_stay_in_order():
+    """Another request that asks for more makes some steps wider than others."""
+    vllm_outputs.read_flat()
+    draw = numpy.random.default_rng(0)
+    given = {"tokenizer": None, "prompt_logprobs": None, "cumulative_logprob": 0.0, "num_prompt_logprobs": None}
+    ours, own = (LogprobsProcessor(logprobs=FlatLogprobs(), num_logprobs=0, **given) for _ in range(2))
+    for step, width in enumerate((1, 1, 3, 1, 2, 1)):
+        values = draw.normal(size=(2, width)).astype("float32")
+        batch = LogprobsLists(draw.integers(300, size=values.shape), values, draw.integers(300, size=2))
+        told = {"request_id": "r", "new_token_ids": [1], "finish_reason": FinishReason.LENGTH if step == 5 else None}
+        ours.update_from_output(EngineCoreOutput(new_logprobs=batch.slice_request(1, 1), **told))
+        as_vllm = EngineCoreOutput(new_logprobs=LogprobsLists.slice_request.__wrapped__(batch, 1, 1), **told)
+        LogprobsProcessor.update_from_output.__wrapped__(own, as_vllm)
+    assert ours == own and list(ours.logprobs) == list(own.logprobs)
+
+
 def test_a_group_is_one_request(trained):
     """TRL asks for each completion by itself; the engine gets each prompt once and hands back as many outputs, in TRL's order."""
     llm = trained[0].vllm_generation.llm
@@ -249,7 +238,8 @@ def test_a_group_is_one_request(trained):
             return original(prompts, sampling_params=sampling_params, **keywords)
 
     engine = Engine()
-    vllm_outputs.group_prompts(engine)
+    vllm_outputs.group_prompts(SimpleNamespace(mode="server"))
+    vllm_outputs.group_prompts(SimpleNamespace(mode="colocate", llm=engine))
     common = {"temperature": 1.0, "max_tokens": 8, "logprobs": 0, **vllm_outputs.SAMPLING}
     a, b = ({"prompt_token_ids": ids} for ids in ([5, 6, 7], [9, 8]))
     outputs = engine.generate([a] * 4 + [b] * 2 + [a] * 2, sampling_params=SamplingParams(**common), use_tqdm=False)

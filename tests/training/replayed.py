@@ -84,19 +84,11 @@ def remembered(log):
     return logged
 
 
-def unpacked():
-    """vLLM's CPU build packs weights as it loads them and could not take new ones: its plain matrix product."""
-    from vllm.model_executor.layers import utils
-
-    def plain(layer, remove_weight):
-        layer.cpu_linear = torch.nn.functional.linear
-
-    utils.dispatch_cpu_unquantized_gemm = plain
-
-
 if __name__ == "__main__":
     if os.environ.get("REPLAY_UNPACKED"):
-        unpacked()
+        import vllm_here
+
+        vllm_here.unpack()
     RLTrainer.log = remembered(RLTrainer.log)
     if not os.environ.get("REPLAY_NOTHING"):
         RLTrainer._generate_single_turn = completions

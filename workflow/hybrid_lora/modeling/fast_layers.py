@@ -54,7 +54,7 @@ def apply(model, fuse=True):
 def apply_to(trainer):
     """`apply` to a Hugging Face Trainer's model where that is usable, and to the reference beside one trained in full.
 
-    By other operations that would have other roundings, and the KL would not be 0 before the first update.
+    Computed by other operations, the reference would be rounded otherwise, and the KL not be 0 before the first update.
     """
     if usable(trainer):
         apply(trainer.model)

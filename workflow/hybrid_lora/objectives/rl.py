@@ -50,8 +50,7 @@ def build(model, peft, words, rows, settings, seed, work, callbacks, grading, wo
     built.update_seed = seed
     if built.use_vllm:
         vllm_sync.attach(built)
-        if built.vllm_generation.mode == "colocate":
-            vllm_outputs.group_prompts(built.vllm_generation.llm)
+        vllm_outputs.group_prompts(built.vllm_generation)
     built.time_steps()
     if settings["algorithm"] == "gspo" and window(settings) == 1 and ranks.first():
         print("note: with one update per generation every ratio is 1, and gspo is the same as grpo", flush=True)
@@ -70,8 +69,9 @@ def pieces(rows, settings, seed, work, grading, workers, run):
             raise UserError("objectives.*.rollouts is vllm, which is not installed; use the GPU lock or rollouts: transformers")
         for name, value in PRIVATE.items():
             os.environ.setdefault(name, value)
-        _meeting_point()
-        vllm_outputs.read_flat()
+        if settings["vllm"]["mode"] == "colocate":
+            _meeting_point()
+            vllm_outputs.read_flat()
     usable = rewards.verifiable(rows, settings["sources"])
     if not usable:
         raise UserError(f"corpus {settings['corpus']}: no row of sources {', '.join(settings['sources'])} can be verified")
@@ -88,7 +88,7 @@ def pieces(rows, settings, seed, work, grading, workers, run):
 def _meeting_point():
     """A port of its own for the engine of a training that no launcher gave one. TRL would choose the first free one of a fixed
     list long before the engine takes it, so that of two trainings started together on one host the second would end."""
-    if "MASTER_PORT" not in os.environ:
+    if os.environ.get("MASTER_PORT", "").strip().lower() in ("", "0", "auto"):  # as TRL reads it
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             os.environ["MASTER_PORT"] = str(free.getsockname()[1])

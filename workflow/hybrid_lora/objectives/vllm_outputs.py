@@ -39,9 +39,12 @@ def read_flat():
     vllm_generation.extract_logprobs = extract_logprobs
 
 
-def group_prompts(engine):
-    """Have a vLLM `LLM` make the completions of a prompt that stands several times in a row from one request for all of them."""
-    original = engine.generate
+def group_prompts(generation):
+    """Have the engine of TRL's VLLMGeneration, where colocated, make the completions of a prompt that stands several times in a
+    row from one request for all of them. A server is asked in this way by TRL itself."""
+    if generation.mode != "colocate":
+        return
+    original = generation.llm.generate
 
     @functools.wraps(original)
     def generate(prompts, sampling_params, **keywords):
@@ -52,11 +55,11 @@ def group_prompts(engine):
         several.n = size
         return [single for each in original(prompts[::size], sampling_params=several, **keywords) for single in _singles(each)]
 
-    engine.generate = generate
+    generation.llm.generate = generate
 
 
 def _repeats(prompts):
-    """How many times each prompt stands in a row, in the same number for all; 1 if that differs or they are more than tokens."""
+    """The largest number of which the length of every run of equal prompts is a multiple; 1 if one is more than token ids."""
     if not all(type(prompt) is dict and prompt.keys() == {"prompt_token_ids"} for prompt in prompts):
         return 1
     runs = [sum(1 for _ in run) for _, run in itertools.groupby(prompts)]
@@ -105,20 +108,23 @@ def _keeping(original, slicing, flat):
         given = output.new_logprobs
         if type(given) is tuple:
             if self.num_logprobs == 0 and self.tokenizer is None and type(self.logprobs) is flat:
-                self.__dict__.setdefault("places", []).append(given)
-                output.new_logprobs = None
+                batches, places = self.__dict__.setdefault("unread", ([], []))  # two lists: a pair a token is an object a token
+                batches.append(given[0])
+                places.append(given[1])
+                given = output.new_logprobs = None
             else:
-                output.new_logprobs = slicing(*given, 1)
+                given = output.new_logprobs = slicing(*given, 1)
+        if "unread" in self.__dict__ and (given is not None or output.finish_reason is not None):
+            _read(self, *self.__dict__.pop("unread"))
         original(self, output)
-        if output.finish_reason is not None and "places" in self.__dict__:
-            _read(self, self.__dict__.pop("places"))
 
     return update_from_output
 
 
-def _read(processor, places):
+def _read(processor, batches, places):
     """Into the processor's FlatLogprobs what lies there, as vLLM would have appended it token by token."""
     kept, begin = processor.logprobs, len(processor.logprobs.logprobs)
+    places = list(zip(batches, places))
     values = [lists.logprobs.item(place) for lists, place in places]
     processor.cumulative_logprob = functools.reduce(operator.add, values, processor.cumulative_logprob)
     kept.logprobs += values

@@ -20,7 +20,7 @@ from hybrid_lora.common.state import close_state, open_state
 from hybrid_lora.contracts import corpus
 from hybrid_lora.modeling import load, resuming, svd_lora, trainer
 from hybrid_lora.modeling.resuming import ExactResume
-from hybrid_lora.objectives import rl, vllm_sync
+from hybrid_lora.objectives import rl, vllm_outputs, vllm_sync
 from hybrid_lora.objectives.advantages import GroupAdvantages
 from hybrid_lora.probe import warmup
 
@@ -77,7 +77,7 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
     record = trainer.Record("warm-up")
     with _as_found(model):
         load.set_checkpointing(model, False)  # TRL switches on transformers' own, and off while it samples
-        with vllm_sync.shown_to_engine(model, work, settings["rollouts"]):
+        with vllm_sync.shown_to_engine(model, work, settings["rollouts"]), vllm_sync.reached(settings):
             built = BranchTrainer(
                 model,
                 processing_class=words,
@@ -90,6 +90,7 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
             built.beta, built.ref_model = settings["kl"], _without(branches, model)
         if settings["rollouts"] == "vllm":
             built.vllm_generation._iter_named_params = lambda: merged(model, branches)
+            vllm_outputs.group_prompts(built.vllm_generation)
         resuming.train(record.quiet(built), record.what)
     return record.history()
 
