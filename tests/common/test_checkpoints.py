@@ -38,7 +38,9 @@ def test_the_newest_is_found_and_older_ones_are_removed(tmp_path, capsys):
         (lambda folder: (folder / "files.json").unlink(), "unreadable ("),
         (lambda folder: (folder / "files.json").write_text("{"), "unreadable ("),
         (lambda folder: (folder / "files.json").write_text('{"sub/a": 3}'), "unreadable ("),
-        (lambda folder: (folder / "files.json").write_text("[]"), "unreadable ("),
+        (lambda folder: (folder / "files.json").write_text("[]"), "files.json lists no file"),
+        (lambda folder: (folder / "files.json").write_text("{}"), "files.json lists no file"),
+        (lambda folder: (folder / "files.json").write_text('["sub/a"]'), "unreadable ("),
     ],
 )
 def test_a_damaged_one_is_passed_over(damage, said, tmp_path, capsys):

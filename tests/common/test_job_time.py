@@ -29,6 +29,14 @@ def test_the_variable_comes_first(squeue, monkeypatch):
     assert job_end() == 1000.0
 
 
+@pytest.mark.parametrize("told", ["soon", "nan", "inf", "-5", "0"])
+def test_a_variable_that_is_no_time_is_not_heeded(told, squeue, monkeypatch, capfd):
+    squeue("echo 2026-11-26T15:00:00")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", told)
+    assert job_end() == 1795705200.0  # squeue's
+    assert f"SLURM_JOB_END_TIME is '{told}', not a number of seconds: not heeded" in capfd.readouterr().err
+
+
 def test_squeue_is_asked_for_this_job(squeue, monkeypatch, capfd):
     squeue('test "$*" = "--noheader --jobs=17 --format=%e" && echo 2026-11-26T15:00:00')
     assert job_end() == 1795705200.0

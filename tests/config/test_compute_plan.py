@@ -137,8 +137,13 @@ def test_both_ways_of_vllm_are_reached_by_setting(mode):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero3"])
-def test_accelerate_understands_what_it_is_told(strategy, monkeypatch):
-    """On one node and on the second of two; the configuration files hold nothing that accelerate does not know."""
+def test_accelerate_understands_what_it_is_told(strategy, monkeypatch, tmp_path):
+    """On one node and on the second of two; the configuration files hold nothing that accelerate does not know, and the user's
+    own defaults are not read."""
+    mine = tmp_path / "accelerate/default_config.yaml"
+    mine.parent.mkdir()
+    mine.write_text("compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\ngpu_ids: '0'\nnum_processes: 1\n")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(launch, "_first_node", lambda: "node1")
     monkeypatch.setenv("SLURM_JOB_ID", "10007")
     monkeypatch.setenv("SLURM_NODEID", "1")
@@ -151,6 +156,7 @@ from accelerate.utils import launch
 given = launch_command_parser().parse_args([*sys.argv[1:], "-m", "hybrid_lora.training", "train"])
 found, *_ = _validate_launch_command(given)
 print(found.num_processes, found.num_machines, found.machine_rank, found.main_process_ip, found.main_process_port)
+assert found.gpu_ids == "all"
 print(found.multi_gpu, found.use_fsdp, found.use_deepspeed, found.fsdp_version, found.zero_stage)
 if not found.use_deepspeed:
     environment = launch.prepare_multi_gpu_env(found)

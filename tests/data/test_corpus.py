@@ -96,6 +96,9 @@ def test_long_rows_are_left_out_and_counted(tmp_path, capsys):
         ("science", "The answer is (C).", "C"),
         ("science", "The answer is (A). Wait: the answer is B", "B"),
         ("science", "The answer is Carbon", None),
+        ("science", "The answer is C because it holds four.", "C"),
+        ("science", "The answer is E = mc^2.", None),
+        ("science", "The answer is E. coli", None),
         ("science", "The answer is (A), i.e. \\boxed{D}", "D"),
         ("code", "\\boxed{7}", None),
         ("open-r1/OpenR1-Math-220k", "\\boxed{7}", "7"),
@@ -176,6 +179,14 @@ BAD_ROWS = {
     "no reply": ({**GOOD[0], "messages": GOOD[0]["messages"][:1]}, r"row 10: column 'messages' must end with"),
     "no texts": ({**GOOD[0], "messages": [{"role": "user"}]}, r"row 10: column 'messages' must be a list of objects"),
     "tokens": ({**GOOD[0], "num_tokens": "many"}, r"row 10: column 'num_tokens' is a str"),
+    "truth as tokens": ({**GOOD[0], "num_tokens": True}, r"row 10: column 'num_tokens' is a bool, expected int"),
+    "number as gold": ({**GOOD[0], "gold": 0.5}, r"row 10: column 'gold' is a float, expected text"),
+    "text as tests": (
+        {**GOOD[0], "tests": "assert f(1) == 2"},
+        r"row 10: column 'tests' is a str, expected an object with prompt",
+    ),
+    "list in tests": ({**GOOD[0], "tests": {"test": [1]}}, r"row 10: column 'tests': test is a list, expected text"),
+    "list as source": ({**GOOD[0], "source": ["math"]}, r"row 10: source is .*allowed: math, code, science"),
     "no object": ([1, 2], r"row 10 is a list, expected an object"),
 }
 

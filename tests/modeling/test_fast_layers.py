@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, OlmoConfig, Qwen2Config, Qwen3Config
 
 from hybrid_lora.modeling import candidates, fast_layers, hybrid
 
@@ -31,6 +31,8 @@ def hybrid_model(family="qwen2", share=3, dtype=torch.float64, dropout=0.0):
     lora = {"rank": 4, "alpha": 12, "dropout": dropout, "names": [name for name in names if name not in fft]}
     model = get_peft_model(base, hybrid.lora_config(lora, fft))
     for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # transformers zeroes them
+            torch.nn.init.normal_(parameter, std=0.2)
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.promote_types(dtype, torch.float32))
             if ".lora_B." in name or ".modules_to_save." in name:
@@ -51,6 +53,14 @@ def assert_same(found, expected, tolerance=1e-10):
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=tolerance, atol=tolerance)
+
+
+def test_queries_that_are_clamped_in_place_are_left_to_peft(monkeypatch):
+    monkeypatch.setitem(FAMILIES, "olmo", lambda **shape: OlmoConfig(clip_qkv=0.3, pad_token_id=0, eos_token_id=1, **shape))
+    model = hybrid_model("olmo")
+    expected = outcome(model)
+    assert fast_layers.apply(model) == 21 - 3 * 3
+    assert_same(outcome(model), expected)
 
 
 @pytest.mark.parametrize("share", [2, 3, 7])

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import rl_runs
@@ -36,8 +37,8 @@ def test_rewards_without_variance_warn_in_plain_words(tmp_path, model_folder, co
 
 
 def test_a_grader_that_never_judges_warns_too(tmp_path, model_folder, corpus_files, capfd):
-    """Tests without their parts are the grader's failure: no completion has a reward."""
-    broken = {"source": "code", "gold": None, "tests": {"prompt": "", "test": None, "entry_point": None}}
+    """Tests that are no program are the grader's failure: no completion has a reward."""
+    broken = {"source": "code", "gold": None, "tests": {"prompt": "", "test": "def (", "entry_point": "f"}}
     corpus.write(tmp_path / "train.parquet", [row | broken for row in corpus.read(corpus_files[0])])
     watch = Watch(SAMPLES, 2, tmp_path / "samples.json")
     change = {"rewards": {"accuracy": 1.0, "format": 0.0, "length": 0.5}, "updates_per_generation": 1, "sources": ["code"]}
@@ -48,6 +49,15 @@ def test_a_grader_that_never_judges_warns_too(tmp_path, model_folder, corpus_fil
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: at step")]
     assert len(warnings) == 2
     assert "(no reward at all): the graders could not judge 32 completions of the last one, " in warnings[0]
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[1]", '[{"step": 1}]', ""])
+def test_damaged_samples_do_not_keep_a_training_from_going_on(content, tmp_path, capfd):
+    (tmp_path / "samples.json").write_text(content)
+    watch = Watch(SAMPLES, 1, tmp_path / "samples.json")
+    watch.on_train_begin(None, SimpleNamespace(global_step=4, log_history=[]), None)
+    said = capfd.readouterr().err
+    assert watch.rows == [] and said.count("\n") == 1 and "earlier samples are lost" in said
 
 
 def test_rewards_with_variance_do_not_warn(tmp_path, model_folder, corpus_files, capfd):

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 from killing import differences
@@ -78,7 +79,7 @@ def test_all_processes_save_and_stop_together_at_sigterm(sampled, materials, tmp
     log = (tmp_path / "log-1").read_text()
     assert "Traceback" not in log
     start, end = [line for line in log.splitlines() if line.startswith("hybrid_lora: ")]
-    assert start.startswith("hybrid_lora: accelerate launch --multi_gpu --num_processes 2 --num_machines 1 ")
+    assert start.startswith("hybrid_lora: accelerate launch --config_file ") and "--num_processes 2" in start
     step = int(re.fullmatch(r"hybrid_lora: training r: stopped after step (\d) by SIGTERM; the state is saved, .*", end)[1])
     assert checkpoints.steps(tmp_path / "state")[-1] == step
     assert as_a_rule(command, tmp_path / "log-2").wait(120) == 0
@@ -137,8 +138,28 @@ def test_two_nodes_are_two_processes(sampled, materials, tmp_path):
 
 def test_completions_of_two_processes_are_of_no_use_to_one(tmp_path):
     (tmp_path / "window-0.pt").touch(), (tmp_path / "window-1.pt").touch()
-    assert resuming._of_other_processes(tmp_path, 1) == "saved by 2 processes, now there are 1"
-    assert resuming._of_other_processes(tmp_path, 2) is None
+    assert resuming._of_other_processes(tmp_path, 1, "ddp") == "saved by 2 processes, now there are 1"
+    assert resuming._of_other_processes(tmp_path, 2, "ddp") is None
+
+
+@pytest.mark.parametrize("now", ["ddp", "fsdp2", "zero3"])
+@pytest.mark.parametrize("saved", ["ddp", "fsdp2", "zero3"])
+def test_a_good_checkpoint_of_another_strategy_is_not_thrown_away(saved, now, tmp_path):
+    """A training that started anew would remove it; one line says what goes on with it."""
+    parts = {"ddp": "optimizer.pt", "fsdp2": "pytorch_model_fsdp_0/__{}_0.distcp", "zero3": "global_step4/{}_optim_states.pt"}
+    with checkpoints.saving(tmp_path, "checkpoint-4") as folder:
+        for rank in (0, 1):
+            file = folder / parts[saved].format(rank)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("x")
+    args = SimpleNamespace(output_dir=str(tmp_path), world_size=2)
+    found = SimpleNamespace(args=args, is_deepspeed_enabled=now == "zero3", is_fsdp_enabled=now == "fsdp2")
+    if saved == now:
+        assert resuming._found(found, "training", lambda folder: None).name == "checkpoint-4"
+        return
+    with pytest.raises(UserError, match=f"checkpoint-4: saved with compute.strategy {saved}, now it is {now}; ") as error:
+        resuming._found(found, "training", lambda folder: None)
+    assert "\n" not in str(error.value) and checkpoints.steps(tmp_path) == [4]
 
 
 @pytest.mark.matrix

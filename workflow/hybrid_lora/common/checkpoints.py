@@ -93,6 +93,8 @@ def _cause(error, work):
     """Why a file could not be written, None if that is not what happened; torch and safetensors have errors of their own."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
+    if failures := getattr(error, "failures", None):  # torch's CheckpointException: {process: (error, its traceback)}
+        return _cause(next(iter(failures.values()))[0], work)
     text = str(error).splitlines()[0] if str(error) else ""
     writers = ("PytorchStreamWriter", "iostream", "os error", "I/O error", "unexpected pos", "file write failed")
     if isinstance(error, Exception) and any(word in text for word in writers):
@@ -139,6 +141,8 @@ def problem(folder):
     """What is wrong with a folder that `commit` made, in words, or None."""
     try:
         listed = read_json(folder / MARK)
+        if not listed:
+            return f"{MARK} lists no file"
         for name, expected in listed.items():
             size = (folder / name).stat().st_size
             if size != expected["bytes"]:

@@ -4,6 +4,7 @@ Slurm says so in SLURM_JOB_END_TIME since 23.02; an older one, such as Debian 12
 """
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -14,9 +15,9 @@ def job_end():
     """In seconds since 1970, or None: outside of Slurm, without a limit, or where Slurm does not say (which is printed)."""
     if value := os.environ.get("SLURM_JOB_END_TIME"):
         with contextlib.suppress(ValueError):
-            return float(value)
+            if 0 < float(value) < math.inf:
+                return float(value)
         print(f"SLURM_JOB_END_TIME is '{value}', not a number of seconds: not heeded", file=sys.stderr, flush=True)
-        return None
     job = os.environ.get("SLURM_JOB_ID")
     return _told(job) if job else None
 

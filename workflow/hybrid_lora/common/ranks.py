@@ -42,12 +42,12 @@ def heard():
 
 
 def leave(status):
-    """End this process with an exit status; one of several does so without taking its libraries apart.
+    """End this process with an exit status; one of several, or with an engine, does so without taking its libraries apart.
 
     In that last moment threads of torch's process groups have aborted a process that was done ("terminate called without an
     active exception"); the launcher then ends the others, and Snakemake removes what has been published.
     """
-    if count() > 1:
+    if count() > 1 or "vllm" in sys.modules:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -32,7 +32,7 @@ def open_state(folder, settings, inputs, code):
             return folder
         print(f"{folder}: saved state is {reason}; starting anew", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # a network file system may keep a rest of what was removed
     write_json(path, stamp)
     return folder
 

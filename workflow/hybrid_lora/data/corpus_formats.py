@@ -23,7 +23,8 @@ SOURCES = {
     "nvidia/Llama-Nemotron-Post-Training-Dataset": "science",
 }
 TESTS = ("prompt", "test", "entry_point")  # what a LeetCodeDataset program is run with
-_LETTER = re.compile(r"[Tt]he answer is \(?([A-J])\)?(?![A-Za-z])")
+# Not the E of "E = mc^2" or of "E. coli".
+_LETTER = re.compile(r"[Tt]he answer is \(?([A-J])\)?(?![A-Za-z])(?!\s*[=<>+*/^_\\\u2248])(?!\.\s+[a-z])")
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")
 
@@ -40,15 +41,25 @@ def _mixture(row, template, where):
     for name in ("messages", "num_tokens", "source"):
         if row.get(name) is None:
             raise UserError(f"{where}: column '{name}' is missing; format mixture-of-thoughts needs messages, num_tokens, source")
-    if not isinstance(row["num_tokens"], int):
-        raise UserError(f"{where}: column 'num_tokens' is a {type(row['num_tokens']).__name__}, expected int")
-    source = SOURCES.get(row["source"])
+    tokens, brought, tests = row["num_tokens"], row.get("gold"), row.get("tests")
+    for name, value, kinds, expected in (
+        ("num_tokens", tokens, int, "int"),
+        ("gold", brought, str | int | None, "text"),
+        ("tests", tests, dict | None, f"an object with {', '.join(TESTS)}"),
+    ):
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise UserError(f"{where}: column '{name}' is a {type(value).__name__}, expected {expected}")
+    for name, value in (tests or {}).items():
+        if name in TESTS and not isinstance(value, str | None):
+            raise UserError(f"{where}: column 'tests': {name} is a {type(value).__name__}, expected text")
+    source = SOURCES.get(row["source"]) if isinstance(row["source"], str) else None
     if source is None:
         raise UserError(f"{where}: source is {str(row['source'])[:60]!r}, allowed: {', '.join(SOURCES)}")
     messages = _messages(row["messages"], where)
     messages[-2]["content"] = _fill(template, {"prompt": messages[-2]["content"]}, where)
-    gold = row["gold"] if "gold" in row else _own_gold(messages[-1]["content"], source)
-    return {"source": source, "messages": messages, "gold": gold, "num_tokens": row["num_tokens"], "tests": row.get("tests")}
+    gold = brought if "gold" in row else _own_gold(messages[-1]["content"], source)
+    gold = str(gold) if isinstance(gold, int) else gold
+    return {"source": source, "messages": messages, "gold": gold, "num_tokens": tokens, "tests": tests}
 
 
 def _messages(messages, where):

@@ -145,8 +145,10 @@ def _parse_gold(gold, seconds, match_types=None):
         return _parse(right, seconds, match_types)
     if _DECIMAL_COMMA.fullmatch(right):
         return _parse(f"\\boxed{{{right}}}", seconds) + _parse(right, seconds)
-    if _DELIMITED.search(right) or stated.prose(right):
+    if _DELIMITED.search(right):
         return _parse(right, seconds)
+    if stated.prose(right):  # with a formula in it, or words alone, which math-verify reads as a text in a box
+        return _parse(right, seconds) or _parse(f"\\boxed{{\\text{{{right}}}}}", seconds)
     return _parse(f"\\boxed{{{right}}}", seconds)
 
 

@@ -75,15 +75,17 @@ def remove(model):
 
 
 def _readers(base):
-    """Lists of wrapped linears of one layer that read the same input."""
-    found = {}
+    """Lists of wrapped linears of one layer that read the same input; none of q, k, v that the model clamps in place (OLMo's
+    clip_qkv), as those of a group are parts of one tensor."""
+    found, clamped = {}, getattr(base.config, "clip_qkv", None) is not None
     for name, module in base.named_modules():
         part = candidates.SUFFIXES.get(name.rsplit(".", 1)[-1])
         if part and isinstance(module, LoraLinear | ModulesToSaveWrapper):
             found.setdefault(name.rsplit(".", 1)[0], {})[part] = module
     for parts in found.values():
         for together in READERS:
-            if members := [parts[part] for part in together if part in parts]:
+            members = [parts[part] for part in together if part in parts]
+            if members and not (clamped and "q" in together):
                 yield members
 
 

@@ -18,6 +18,8 @@ def apply(model, patches):
 
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
+            if getattr(module, "weight", None) is None or module.weight.ndim != 1:
+                continue  # one without a scale
             _try(patches, module, _norm(module), len(module.weight))
         elif _has_gate(module) and "forward" not in vars(module):
             gate = module.gate_proj
@@ -68,14 +70,20 @@ def _try(patches, module, forward, width):
 
 @torch.no_grad()
 def same(module, forward, width):
-    """Whether `forward` computes on random numbers [2, 4, width] what the module does, up to roundings."""
+    """Whether `forward` computes on random numbers [2, 4, width] what the module does, up to roundings, also while training:
+    a module may have a dropout of its own."""
     weights = list(module.parameters())
     dtype = min((weight.dtype for weight in weights), key=lambda one: torch.finfo(one).bits)
     mixed = any(weight.dtype != dtype for weight in weights)  # trained weights float32 on a bfloat16 base: run under autocast
     device = weights[0].device
     x = torch.randn(2, 4, width, device=device, generator=_random(device)).to(dtype)
-    with torch.autocast(device.type, dtype, enabled=mixed):
-        return _close(forward(x), module(x))
+    modes = {part: part.training for part in module.modules()}
+    try:
+        with torch.autocast(device.type, dtype, enabled=mixed):
+            return all(_close(forward(x), module.train(mode)(x)) for mode in (True, False))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 @torch.no_grad()

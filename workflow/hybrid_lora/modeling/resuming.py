@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerState
 
 from hybrid_lora.common import checkpoints
+from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling.sharding import sharded
 from hybrid_lora.modeling.stopping import Stopped, Stopping
@@ -114,7 +115,7 @@ def train(trainer, what, also=lambda folder: None):
     """
     args = trainer.args
     colocated = getattr(args, "use_vllm", False) and args.vllm_mode == "colocate"
-    point = _resume_point(args, what, also)
+    point = _resume_point(trainer, what, also)
     done = int(point.name.removeprefix(checkpoints.PREFIX)) if point else 0
     start = StepStart(args.seed, args.vllm_tensor_parallel_size if colocated else 1)
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
@@ -143,19 +144,39 @@ def _train(trainer, point, done):
     trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
 
 
-def _resume_point(args, what, also):
+def _resume_point(trainer, what, also):
     """The newest usable checkpoint as a Path, or None; one process looks, all get its answer."""
+    found = [_found(trainer, what, also) if trainer.args.process_index == 0 else None]
+    return broadcast_object_list(found)[0] if trainer.args.world_size > 1 else found[0]
+
+
+def _found(trainer, what, also):
+    """UserError where the only good checkpoints are of other processes: such processes can go on with them."""
+    args, good = trainer.args, []
 
     def other(folder):
-        return _of_other_processes(folder, args.world_size) or also(folder)
+        reason = _of_other_processes(folder, args.world_size, _strategy(trainer))
+        if reason:
+            good.append(f"{folder}: {reason}")
+        return reason or also(folder)
 
-    found = [checkpoints.newest(args.output_dir, what, other) if args.process_index == 0 else None]
-    return broadcast_object_list(found)[0] if args.world_size > 1 else found[0]
+    newest = checkpoints.newest(args.output_dir, what, other)
+    if good and newest is None:
+        raise UserError(f"{good[0]}; with compute.* as it was the training goes on, without {args.output_dir} it starts anew")
+    return newest
 
 
-def _of_other_processes(folder, processes):
+def _strategy(trainer):
+    return "zero3" if trainer.is_deepspeed_enabled else "fsdp2" if trainer.is_fsdp_enabled else "ddp"
+
+
+def _of_other_processes(folder, processes, strategy):
     """Why a checkpoint is of no use to so many processes, or None: each has completions, or a part of the weights, of its own."""
+    parts = {"fsdp2": "pytorch_model_fsdp_0", "zero3": "global_step*"}
+    kind = next((name for name, part in parts.items() if any(folder.glob(part))), "ddp")  # one process has copies, too
     saved = max(len(list(folder.glob(name))) for name in OF_EACH_PROCESS)
+    if kind != strategy:
+        return f"saved with compute.strategy {kind}, now it is {strategy}"
     return f"saved by {saved} processes, now there are {processes}" if saved not in (0, processes) else None
 
 

@@ -61,11 +61,8 @@ class Stopping(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         """From here on the step may be given up."""
-        now = time.monotonic()
-        if self.closing:
-            self.longest_close = max(self.longest_close, now - self.closing)
-            self.longest_step = max(self.longest_step, now - self.began)
-        self.began = now
+        self._measure()
+        self.began = time.monotonic()
         self.may_give_up = self.alone
         if self.alone and self.reason:
             self.may_give_up = False
@@ -79,6 +76,7 @@ class Stopping(TrainerCallback):
         """Several processes: stop all if one was asked to, or if there is no time for another step."""
         if self.alone:
             return
+        self._measure()
         if self.end and self.reason is None and time.time() + self.longest_step + self.margin() > self.end:
             self._no_time()
         asked = torch.tensor(float(self.reason is not None), device=args.device)
@@ -86,6 +84,13 @@ class Stopping(TrainerCallback):
         if asked.item():
             self.reason, self.status = self.reason or "another process", self.status or 128 + signal.SIGTERM
             control.should_save = control.should_training_stop = True
+
+    def _measure(self):
+        """Take the step that was begun last as it is by now."""
+        if self.closing:
+            now = time.monotonic()
+            self.longest_close = max(self.longest_close, now - self.closing)
+            self.longest_step = max(self.longest_step, now - self.began)
 
     def _no_time(self):
         left = max(self.end - time.time(), 0)

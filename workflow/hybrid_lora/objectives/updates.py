@@ -28,6 +28,21 @@ def update_order(rows, updates, seed, first=0):
     return (torch.arange(0, rows, updates)[:, None] + chosen).T.flatten()
 
 
+REFUSED = ("probability tensor contains", "device-side assert")  # by torch on a CPU; on a GPU, whose message names no reason
+
+
+@contextlib.contextmanager
+def sampleable(trainer):
+    """UserError where torch refuses to sample from probabilities that are not finite."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in REFUSED):
+            raise
+        found = "the policy's probabilities are not finite"
+        raise UserError(diverged(found, trainer.state.global_step + 1, trainer.args.output_dir)) from error
+
+
 class SteadyUpdates:
     """GRPOTrainer mixin: `update_order` for TRL's shuffle, transformers' sampling under the update's autocast, ratios in the log.
 
@@ -59,21 +74,10 @@ class SteadyUpdates:
         # its own, and its weights are added in float32.
         with contextlib.ExitStack() as stack:
             if not self.use_vllm:
-                stack.enter_context(self._sampleable())
+                stack.enter_context(sampleable(self))
                 stack.enter_context(self.accelerator.autocast())
                 stack.enter_context(callable_inside(self.model))
             return super()._generate_single_turn(*arguments, **keywords)
-
-    @contextlib.contextmanager
-    def _sampleable(self):
-        """UserError where torch (on a CPU) refuses to sample from probabilities that are not finite."""
-        try:
-            yield
-        except RuntimeError as error:
-            if "probability tensor contains" not in str(error):
-                raise
-            found = "the policy's probabilities are not finite"
-            raise UserError(diverged(found, self.state.global_step + 1, self.args.output_dir)) from error
 
     def _get_per_token_logps_and_entropies(self, *arguments, **keywords):
         found = super()._get_per_token_logps_and_entropies(*arguments, **keywords)

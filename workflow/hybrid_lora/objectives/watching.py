@@ -4,7 +4,10 @@ import sys
 
 from transformers import TrainerCallback
 
+from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json, write_json
+
+ROW = {"step", "prompt", "completion", "reward", "advantage"}
 
 
 class Watch(TrainerCallback):
@@ -20,9 +23,20 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Take up the samples of an interrupted run, up to the step it resumes from."""
-        found = read_json(self.path) if self.path.exists() else []
-        self.rows = [row for row in found if row["step"] <= state.global_step]
+        self.rows = [row for row in self._kept() if row["step"] <= state.global_step]
         self.flat = _flat(state.log_history)
+
+    def _kept(self):
+        """The file's rows; they are to be looked at only, so a damaged file does not keep a training from going on."""
+        try:
+            found = read_json(self.path) if self.path.exists() else []
+            if isinstance(found, list) and all(row.keys() >= ROW for row in found):
+                return found
+            reason = "holds no list of samples"
+        except (UserError, AttributeError) as error:
+            reason = str(error)
+        print(f"{self.path}: {reason}; earlier samples are lost", file=sys.stderr, flush=True)
+        return []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """One optimizer step."""

@@ -22,6 +22,7 @@ from hybrid_lora.modeling import load, resuming, svd_lora, trainer
 from hybrid_lora.modeling.resuming import ExactResume
 from hybrid_lora.objectives import rl, vllm_outputs, vllm_sync
 from hybrid_lora.objectives.advantages import GroupAdvantages
+from hybrid_lora.objectives.updates import sampleable
 from hybrid_lora.probe import warmup
 
 ENTRY = "hybrid_lora.probe.warmup_rl"
@@ -41,6 +42,10 @@ class BranchTrainer(ExactResume, GroupAdvantages, GRPOTrainer):
     """TRL's trainer, whose checkpoints hold `branches` instead of the whole model."""
 
     branches: dict
+
+    def _generate_single_turn(self, *arguments, **keywords):
+        with sampleable(self):
+            return super()._generate_single_turn(*arguments, **keywords)
 
     def _save(self, output_dir=None, state_dict=None):
         folder = Path(output_dir or self.args.output_dir)

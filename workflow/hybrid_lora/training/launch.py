@@ -54,13 +54,10 @@ def arguments(asked):
         told |= {"machine_rank": os.environ["SLURM_NODEID"], **where}
     else:
         told["main_process_port"] = 0  # any that is free
-    if asked["strategy"] == "ddp":
-        kind = ["--multi_gpu"]  # which also means several processes on a CPU
-    else:
-        file = CONFIGURATIONS / f"{asked['strategy']}.yaml"
-        if not file.is_file():
-            raise UserError(f"{file}: no such file; compute.strategy is {asked['strategy']}, which is described there")
-        kind = ["--config_file", str(file)]
+    file = CONFIGURATIONS / f"{asked['strategy']}.yaml"  # without one, accelerate would read the user's own defaults
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; compute.strategy is {asked['strategy']}, which is described there")
+    kind = ["--config_file", str(file)]
     return [*kind, *(word for name, value in told.items() for word in (f"--{name}", str(value)))]
 
 

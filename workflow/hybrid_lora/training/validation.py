@@ -56,6 +56,7 @@ class KeepBest(TrainerCallback):
         state.log_history.append({"step": step, "epoch": state.epoch, **entry})
         if best:
             self._save(model, f"best-{step}")
+            self._remove_others(state)
 
     def _save(self, model, name):
         accelerator = self.trainer.accelerator
@@ -67,6 +68,9 @@ class KeepBest(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         """Remove policies that no checkpoint needs any more."""
+        self._remove_others(state)
+
+    def _remove_others(self, state):
         if not state.is_world_process_zero:
             return
         steps = [*checkpoints.steps(self.work), state.global_step]
@@ -85,8 +89,11 @@ class KeepBest(TrainerCallback):
 
     def problem(self, checkpoint):
         """Why the best policy that belongs to a checkpoint cannot be used, or None."""
-        history = read_json(checkpoint / "trainer_state.json")["log_history"]
-        best = _best(*(_measured(history, name) for name in NAMES))
+        try:
+            history = read_json(checkpoint / "trainer_state.json")["log_history"]
+            best = _best(*(_measured(history, name) for name in NAMES))
+        except (UserError, KeyError, TypeError) as error:
+            return f"trainer_state.json: {type(error).__name__}: {error}"
         reason = best is not None and checkpoints.problem(self.work / f"best-{best}")
         return f"its best policy, best-{best}: {reason}" if reason else None
 
