@@ -14,6 +14,7 @@ ENGINE = {
     "tensor_parallel": 1,
     "max_model_len": 128,
     "sleep": False,
+    "importance_correction": "token",
     "server": "http://127.0.0.1:8000",
     "group_port": 51216,
 }

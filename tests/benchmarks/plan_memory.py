@@ -149,7 +149,12 @@ def colocate(arguments, work):
     folder_of(arguments.shape, path)
     torch.cuda.empty_cache()
     engine = {"mode": "colocate", "gpu_memory_utilization": arguments.engine, "tensor_parallel": 1, "sleep": arguments.sleep}
-    engine |= {"max_model_len": PROMPT + arguments.answer, "server": "http://127.0.0.1:8000", "group_port": 51216}
+    engine |= {
+        "importance_correction": "token",
+        "max_model_len": PROMPT + arguments.answer,
+        "server": "http://127.0.0.1:8000",
+        "group_port": 51216,
+    }
     objective = objective_of(
         steps=UPDATES,
         sources=["math"],

@@ -45,7 +45,13 @@ def objective_of(given):
     """The configuration's grpo, of the benchmark's size."""
     objective = yaml.safe_load((ROOT / "config/config.yaml").read_text())["objectives"]["grpo"]
     window = objective["updates_per_generation"] * objective["iterations"]
-    engine = {"mode": "colocate", "gpu_memory_utilization": given.engine, "tensor_parallel": 1, "sleep": False}
+    engine = {
+        "mode": "colocate",
+        "gpu_memory_utilization": given.engine,
+        "tensor_parallel": 1,
+        "sleep": False,
+        "importance_correction": "token",
+    }
     engine |= {"max_model_len": PROMPT + given.max_new_tokens, "server": "http://127.0.0.1:8000", "group_port": 51216}
     return objective | {
         "steps": given.generations * window,

@@ -1,5 +1,6 @@
 """Each mistake gives one line that names the file, the key, and what would do."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -310,3 +311,17 @@ def test_engine_without_room_for_a_prompt(folder):
 def test_programs_that_no_source_asks_for(folder):
     found = complaint(folder, {"objectives": {"gspo": {"code_corpus": "demo", "sources": ["math"]}}})
     assert "objectives.gspo.code_corpus: is demo, but sources (math) lacks code: no row of it is used" in found
+
+
+@pytest.mark.parametrize("corpus, change, found", [
+    ("gsm8k", {"sources": ["code"]}, r"sources: is \[code\], of which corpus mine has nothing .*; allowed: math"),
+    ("leetcode", {"sources": ["math"]}, r"sources: is \[math\], of which corpus mine has nothing .*; allowed: code"),
+    ("gsm8k", {"sources": ["math", "code"], "code_corpus": "mine"}, r"code_corpus: is the objective.s corpus, whose code"),
+    ("gsm8k", {"sources": ["math", "code"], "code_corpus": "other"}, r"code_corpus: is other, which has no programs with"),
+])  # fmt: skip
+def test_rewards_that_nothing_could_be_verified_for(corpus, change, found, folder):
+    """Before the probe, not when the training begins."""
+    data = {"data": "hub", "hub": {"repo": "a/b", "revision": "0" * 40, "config": "main", "split": "train"}, "prompt": "{prompt}"}
+    corpora = {"mine": data | {"format": corpus}, "other": data | {"format": "gsm8k"}}
+    said = complaint(folder, {"corpora": corpora, "objectives": {"gspo": {"corpus": "mine", **change}}})
+    assert re.search(rf"objectives\.gspo\.{found}", said), said

@@ -100,5 +100,10 @@ def test_kind(row, expected):
 def test_rows_without_gold_or_tests_are_left_out_with_a_count(capsys):
     rows = [{"source": "code", "gold": None, "tests": None}] * 3 + [{"source": "math", "gold": "1", "tests": None}]
     assert rewards.verifiable(rows, ["math", "code"]) == rows[3:]
-    assert "3 rows without gold or tests left out" in capsys.readouterr().err
+    assert capsys.readouterr().err == "rows left out: 3 of code without tests\n"
     assert rewards.verifiable(rows, ["science"]) == []
+    told = "rows left out: 1 of source math, which `sources` lacks, 3 of source code, which `sources` lacks\n"
+    assert capsys.readouterr().err == told
+    blank = [{"source": "math", "gold": " ", "tests": None}, {"source": "code", "gold": None, "tests": dict.fromkeys(TESTS)}]
+    assert rewards.verifiable(blank, ["math", "code"]) == []
+    assert capsys.readouterr().err == "rows left out: 1 of code without tests, 1 of math without a gold answer\n"

@@ -6,6 +6,7 @@ Skipped where vLLM is not installed; on a CPU `make test-vllm ARGS=tests/objecti
 import socket
 
 import pytest
+import vllm_here
 
 pytest.importorskip("vllm", reason="vLLM is not installed; on a CPU: make test-vllm")
 
@@ -21,8 +22,7 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path, model_folder, corpu
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    engine = {"mode": "server", "server": address, "group_port": 51216, "gpu_memory_utilization": 0.3}
-    engine |= {"tensor_parallel": 1, "max_model_len": 128, "sleep": False}
+    engine = vllm_here.ENGINE | {"mode": "server", "server": address}
     with pytest.raises(UserError, match=rf"^objectives\.\*\.vllm\.server: {address} is of no use: .*can't be reached") as error:
         rl_runs.build(model_folder, corpus_files[0], tmp_path, rollouts="vllm", vllm=engine)
     assert "\n" not in str(error.value)

@@ -1,13 +1,15 @@
 """What would be sent to vLLM, without vLLM: `test_vllm_rollouts` has the real engine."""
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import rl_runs
 import torch
 
+from hybrid_lora.common.errors import UserError
 from hybrid_lora.modeling import load
-from hybrid_lora.objectives import vllm_sync
+from hybrid_lora.objectives import rl, vllm_sync
 
 
 @pytest.mark.parametrize("placement", ["hybrid", "lora"])
@@ -24,3 +26,17 @@ def test_only_what_is_trained_or_adapted_is_sent(placement, tmp_path, model_fold
     every = dict(vllm_sync.everything(built.model, contextlib.nullcontext))
     assert every.keys() == base.keys()
     assert all(torch.equal(every[name], base[name]) for name in base.keys() - sent.keys())
+
+
+def test_prompts_without_room_for_an_answer_are_one_line(model_folder):
+    """Before an engine is started; equal prompts count once."""
+    words, config = load.tokenizer(model_folder), SimpleNamespace(max_position_embeddings=40)
+    short, long = ([{"role": "user", "content": "1 + 1 " * times}] for times in (1, 30))
+    objective = {"rollouts": "vllm", "vllm": {"max_model_len": None}}
+    rl.check_prompts([short, short], words, config, objective)
+    rl.check_prompts([long], words, config, objective | {"rollouts": "transformers"})
+    rl.check_prompts([long], words, config, {"rollouts": "vllm", "vllm": {"max_model_len": 500}})
+    expected = r"vllm\.max_model_len: 40 tokens leave no room for an answer to 1 of 2 prompts; allowed: more than \d+, or "
+    with pytest.raises(UserError, match=expected) as error:
+        rl.check_prompts([short, long, long], words, config, objective)
+    assert "\n" not in str(error.value)

@@ -97,7 +97,32 @@ def _check_objective(values, name, origin):
             )
             raise origin.error((*path, "code_corpus"), what)
         used.append(((*path, "code_corpus"), objective["code_corpus"]))
+    if objective["algorithm"] != "sft":
+        _check_sources(values["corpora"], objective, path, origin)
     return used
+
+
+def _check_sources(corpora, objective, path, origin):
+    """That rewards have something to verify: known corpora, as far as their formats tell."""
+    name, programs = objective["corpus"], objective.get("code_corpus")
+    if name not in corpora or (programs is not None and programs not in corpora):
+        return  # said elsewhere
+    if programs == name:
+        raise origin.error((*path, "code_corpus"), "is the objective's corpus, whose code rows are used already; leave it out")
+    if programs is not None and "code" not in _verifiable(corpora[programs]):
+        what = f"is {programs}, which has no programs with tests; allowed: a corpus of format leetcode, or one that brings tests"
+        raise origin.error((*path, "code_corpus"), what)
+    there = _verifiable(corpora[name])
+    if programs is None and not there & set(objective["sources"]):
+        what = f"is [{', '.join(objective['sources'])}], of which corpus {name} has nothing that can be verified; "
+        raise origin.error((*path, "sources"), f"{what}allowed: {', '.join(sorted(there))}")
+
+
+def _verifiable(corpus):
+    """Sources of which a corpus can hold rows with a gold or tests; the hub's mixture-of-thoughts has code without tests."""
+    if corpus["format"] != "mixture-of-thoughts":
+        return {"gsm8k": {"math"}, "leetcode": {"code"}}[corpus["format"]]
+    return {"math", "science"} if corpus["data"] == "hub" else {"math", "science", "code"}
 
 
 def _check_rollouts(objective, path, origin):
@@ -121,7 +146,7 @@ def _check_generations(objective, path, origin):
         raise origin.error(
             (*path, "save_every"),
             f"is {objective['save_every']}, must be a multiple of updates_per_generation * iterations, {window}: "
-            f"a run resumes exactly only between generations",
+            f"elsewhere a checkpoint would have to hold completions, too",
         )
 
 

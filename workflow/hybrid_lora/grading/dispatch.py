@@ -50,6 +50,14 @@ def check(kind, settings):
             raise UserError(f"grading.{key}: {value!r} is not a number above 0")
 
 
+def ready(kinds, settings):
+    """UserError unless everything that grading these kinds needs is there, the sandbox of programs among it."""
+    for kind in sorted(kinds):
+        check(kind, settings)
+    if "code" in kinds:
+        sandbox.choose(settings["sandbox"])
+
+
 def _counted(progress, verdict):
     if progress:
         progress.step()

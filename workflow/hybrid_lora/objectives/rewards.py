@@ -5,6 +5,7 @@ is no wrong answer, and no right one in form either.
 """
 
 import sys
+from collections import Counter
 
 from hybrid_lora.common import ranks
 from hybrid_lora.common.files import sha256_json
@@ -18,19 +19,26 @@ def kind(row):
 
     Which of them a source may have is said in contracts (JUDGED): a job's settings and code are chosen by it.
     """
-    if row["tests"] and row["source"] == "code":
+    if row["source"] == "code" and code.missing(row["tests"]) is None:
         return "code"
-    if not row["gold"]:
+    if not (row["gold"] or "").strip():
         return None
     return "choice" if row["source"] == "science" and row["gold"] in tuple(LETTERS) else "math"
 
 
 def verifiable(rows, sources):
-    """The rows of the wanted sources that a verifier can judge; how many were left out goes to the log."""
-    wanted = [row for row in rows if row["source"] in sources]
-    kept = [row for row in wanted if kind(row)]
-    if len(kept) < len(wanted) and ranks.first():
-        print(f"{len(wanted) - len(kept)} rows without gold or tests left out", file=sys.stderr, flush=True)
+    """The rows of the wanted sources that a verifier can judge; how many were left out, and why, goes to the log."""
+    counts, kept = Counter(), []
+    for row in rows:
+        if row["source"] not in sources:
+            counts[f"of source {row['source']}, which `sources` lacks"] += 1
+        elif kind(row):
+            kept.append(row)
+        else:
+            counts["of code without tests" if row["source"] == "code" else f"of {row['source']} without a gold answer"] += 1
+    if counts and ranks.first():
+        left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        print(f"rows left out: {left_out}", file=sys.stderr, flush=True)
     return kept
 
 

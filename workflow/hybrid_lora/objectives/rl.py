@@ -6,6 +6,7 @@ for them to differ. Advantages are Eq. 18's by default (`advantages`), TRL's by 
 """
 
 import importlib.util
+import json
 import os
 import socket
 
@@ -16,6 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 from hybrid_lora.common import ranks
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
+from hybrid_lora.grading import dispatch
 from hybrid_lora.modeling import trainer
 from hybrid_lora.modeling.resuming import ExactResume
 from hybrid_lora.objectives import reporting, rewards, vllm_outputs, vllm_sync
@@ -35,14 +37,10 @@ class RLTrainer(ExactResume, TwoRates, Timed, SteadyUpdates, GroupAdvantages, GR
 
 def build(model, peft, words, rows, settings, seed, work, callbacks, grading, workers, run):
     """The trainer of a PEFT model (or, with `peft` None, of a whole one); the others as for `pieces`."""
+    parts = pieces(rows, settings, seed, work, grading, workers, run)
+    check_prompts(parts["train_dataset"]["prompt"], words, model.config, settings)
     with vllm_sync.shown_to_engine(model, work, settings["rollouts"]), vllm_sync.reached(settings):
-        built = RLTrainer(
-            model,
-            processing_class=words,
-            callbacks=callbacks,
-            peft_config=peft,
-            **pieces(rows, settings, seed, work, grading, workers, run),
-        )
+        built = RLTrainer(model, processing_class=words, callbacks=callbacks, peft_config=peft, **parts)
     for config in getattr(built.model, "peft_config", {}).values():
         config.base_model_name_or_path = model.name_or_path  # not the folder that vLLM was shown
     built.learning_rates = settings["learning_rate"]
@@ -78,11 +76,28 @@ def pieces(rows, settings, seed, work, grading, workers, run):
     functions, weights = rewards.functions(settings["rewards"], grading, settings["max_completion_tokens"], workers)
     if not functions:
         raise UserError("objectives.*.rewards: all weights are zero; give at least one of accuracy, format, length")
+    if settings["rewards"]["accuracy"] or settings["rewards"]["format"]:
+        dispatch.ready({rewards.kind(row) for row in usable}, grading)  # not only when the first program is to be run
     return {
         "reward_funcs": functions,
         "args": _arguments(settings, derive(seed, "training") % 2**31, work, weights, run),
         "train_dataset": _dataset(usable, settings, seed),
     }
+
+
+def check_prompts(prompts, words, config, settings):
+    """UserError if a prompt (a list of messages) is too long for vLLM, which would say so in the middle of a training."""
+    if settings["rollouts"] != "vllm":
+        return
+    limit = settings["vllm"]["max_model_len"] or getattr(config, "max_position_embeddings", None)
+    different = list({json.dumps(prompt): prompt for prompt in prompts}.values())
+    ids = words.apply_chat_template(different, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+    lengths = [len(found) for found in ids]
+    if limit and (long := [length for length in lengths if length >= limit]):
+        raise UserError(
+            f"objectives.*.vllm.max_model_len: {limit} tokens leave no room for an answer to {len(long)} of {len(lengths)} "
+            f"prompts; allowed: more than {max(long)}, or a corpus of shorter prompts"
+        )
 
 
 def _meeting_point():
@@ -158,6 +173,7 @@ def _engine(chosen):
     return {
         "use_vllm": True,
         "vllm_mode": chosen["mode"],
+        "vllm_importance_sampling_correction": chosen["importance_correction"] == "token",
         "vllm_importance_sampling_mode": "token_truncate",
         "vllm_gpu_memory_utilization": chosen["gpu_memory_utilization"],
         "vllm_tensor_parallel_size": chosen["tensor_parallel"],

@@ -82,19 +82,18 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
     record = trainer.Record("warm-up")
     with _as_found(model):
         load.set_checkpointing(model, False)  # TRL switches on transformers' own, and off while it samples
+        parts = rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers, "warm-up")
+        rl.check_prompts(parts["train_dataset"]["prompt"], words, model.config, settings)
         with vllm_sync.shown_to_engine(model, work, settings["rollouts"]), vllm_sync.reached(settings):
-            built = BranchTrainer(
-                model,
-                processing_class=words,
-                callbacks=[record],
-                **rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers, "warm-up"),
-            )
+            built = BranchTrainer(model, processing_class=words, callbacks=[record], **parts)
         built.branches = branches
         built.use_advantages(settings)
         if settings["kl"]:
             built.beta, built.ref_model = settings["kl"], _without(branches, model)
         if settings["rollouts"] == "vllm":
-            built.vllm_generation._iter_named_params = lambda: merged(model, branches)
+            engine = built.vllm_generation
+            whole = engine.mode == "server" or engine.enable_sleep_mode  # else the engine holds the model as it was found
+            engine._iter_named_params = lambda: merged(model, branches, whole)
             vllm_outputs.group_prompts(built.vllm_generation)
         resuming.train(record.quiet(built), record.what)
     return record.history()
@@ -139,14 +138,18 @@ def _as_found(model):
             kept.update(content)
 
 
-def merged(model, branches):
-    """(name, tensor) of every weight of the plain model with its branch added, W + (alpha A diag(e) B)^T: what vLLM loads."""
+def merged(model, branches, whole=True):
+    """(name, tensor) of every weight of the plain model with its branch added, W + (alpha A diag(e) B)^T: what vLLM loads.
+
+    whole: False for those weights alone that have a branch.
+    """
     for name, parameter in model.named_parameters():
         module, _, part = name.rpartition(".base.")
         if module in branches:
             value, branch = parameter.data, branches[module]
             if part == "weight":
                 value = (value.float() + (branch.alpha * (branch.A * branch.e) @ branch.B).T.detach()).to(value.dtype)
-            yield f"{module}.{part}", value
-        elif name.rpartition(".")[0] not in branches:
+            if whole or part == "weight":
+                yield f"{module}.{part}", value
+        elif whole and name.rpartition(".")[0] not in branches:
             yield name, parameter.data

@@ -115,6 +115,7 @@ def _reward(built, rows, objective):
     rows = sorted(rewards.verifiable(rows, objective["sources"]), key=lambda row: row["id"])[: objective["validation"]["rows"]]
     if not rows:
         raise UserError("objectives.*.validation.metric is reward, but no validation row can be verified; use nll")
+    rl.check_prompts([row["messages"][:-1] for row in rows], built.processing_class, built.model.config, objective)
     return MeanReward(built, rows)
 
 
