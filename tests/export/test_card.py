@@ -9,7 +9,7 @@ from huggingface_hub import RepoCard
 from peft import PeftModel
 
 from hybrid_lora.__main__ import main
-from hybrid_lora.common.files import read_json, write_json
+from hybrid_lora.common.files import read_json, sha256_file, write_json
 from hybrid_lora.contracts import base_model, metrics
 from hybrid_lora.modeling import load
 
@@ -113,9 +113,15 @@ def test_a_fetched_model_brings_its_licence(tmp_path, model_folder):
 
 def test_results_go_into_the_exported_card(work, tmp_path):
     record = {"metric": "pass@1", "value": 0.325, "low": 0.26, "high": 0.391, "n": 200, "k": 1, "samples": 1}
-    metrics.write(work / "results/evaluation/lora/math-500/metrics.json", record | {"truncated": 0, "unjudged": 0})
-    main(["export", "--run", "lora", "--out", str(tmp_path / "out")])
-    assert "| math-500 | pass@1 | 32.5 % | 26.0 to 39.1 | 200 |" in (tmp_path / "out/README.md").read_text()
+    folder = work / "results/evaluation/lora/math-500"
+    metrics.write(folder / "metrics.json", record | {"truncated": 0, "unjudged": 0})
+    for policy in ("lora", "hybrid"):  # whose completions these are
+        path = f"results/training/{policy}/policy/manifest.json"
+        write_json(folder / "completions.parquet.manifest.json", {"inputs": {"policy": {path: sha256_file(work / path)}}})
+        main(["export", "--run", "lora", "--out", str(tmp_path / policy)])
+        shown = "| math-500 | pass@1 | 32.5 % | 26.0 to 39.1 | 200 |" in (tmp_path / policy / "README.md").read_text()
+        assert shown == (policy == "lora")
+    shutil.rmtree(work / "results/evaluation")
     main(["export", "--run", "hybrid", "--out", str(tmp_path / "none")])
     assert "## Results" not in (tmp_path / "none/README.md").read_text()
 

@@ -102,7 +102,7 @@ def test_rows_without_gold_or_tests_are_left_out_with_a_count(capsys):
     assert rewards.verifiable(rows, ["math", "code"]) == rows[3:]
     assert capsys.readouterr().err == "rows left out: 3 of code without tests\n"
     assert rewards.verifiable(rows, ["science"]) == []
-    told = "rows left out: 1 of source math, which `sources` lacks, 3 of source code, which `sources` lacks\n"
+    told = "rows left out: 3 of source code, which `sources` lacks, 1 of source math, which `sources` lacks\n"
     assert capsys.readouterr().err == told
     blank = [{"source": "math", "gold": " ", "tests": None}, {"source": "code", "gold": None, "tests": dict.fromkeys(TESTS)}]
     assert rewards.verifiable(blank, ["math", "code"]) == []

@@ -7,6 +7,7 @@ On GPUs, one a process: python -m pytest tests/training/test_colocated.py
 
 import json
 import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -49,6 +50,8 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize("tensor_parallel", [1, 2])
 def test_two_processes_sample_from_the_policy(made, tmp_path, tensor_parallel):
     out = tmp_path / "run"
+    for rest in Path("/dev/shm").glob("-tp:0-*"):  # vLLM's CPU build: the same name for every training, removed by none
+        rest.unlink()
     command = runs.arguments(made, out, "gspo", **CHANGE, vllm=vllm_here.ENGINE | {"tensor_parallel": tensor_parallel})
     log = runs.finished(command, tmp_path / "log", 2, **HERE | (ON_GPU if GPUS else ON_CPU))
     records = pq.read_table(out / "history.parquet").to_pylist()

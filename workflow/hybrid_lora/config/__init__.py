@@ -3,6 +3,6 @@
 Nothing of the paper is computed here. Imports stay light: the Snakefile loads this before every job.
 """
 
-from hybrid_lora.config.loading import Config, Run, load
+from hybrid_lora.config.loading import Config, Run, check_run, load
 
-__all__ = ["Config", "Run", "load"]
+__all__ = ["Config", "Run", "check_run", "load"]

@@ -8,6 +8,14 @@ from hybrid_lora.contracts.benchmark_names import VERSIONS
 
 def check(values, rows, base, origin):
     """UserError on the first mistake; rows: of the runs table."""
+    check_used(values, rows, base, origin)
+    _check_logging(values, origin)
+    _check_figure(values, rows, origin)
+    _check_comparisons(values, rows, origin)
+
+
+def check_used(values, rows, base, origin):
+    """The same of what these rows use alone."""
     _check_rows(values, rows)
     methods = [values["methods"][row.run.method] for row in rows]
     objectives = _ordered(row.run.objective for row in rows if row.run.objective)
@@ -31,9 +39,6 @@ def check(values, rows, base, origin):
     _check_benchmarks(values, prompts, base, origin)
     _check_engine(values, origin)
     compute.check(values, objectives, warmups, origin)
-    _check_logging(values, origin)
-    _check_figure(values, rows, origin)
-    _check_comparisons(values, rows, origin)
 
 
 def _criteria(methods, probe):

@@ -1,6 +1,6 @@
 """`load`: everything that is known to be wrong before the first job is said here, in one line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybrid_lora.config import checks, layers, runs, schema
@@ -32,6 +32,15 @@ def load(values, files, base):
     table = runs.read(filled, base, origin)
     checks.check(filled, table, base, origin)
     return Config(filled, [row.run for row in table])
+
+
+def check_run(values, files, base, run):
+    """UserError where a Run that the table does not hold like this could not be made; the others as for `load`."""
+    base = Path(base).absolute()
+    origin = layers.Origin(values, files, base)
+    filled = schema.fill(values, origin)
+    rows = [replace(row, run=run) for row in runs.read(filled, base, origin) if row.run.run == run.run]
+    checks.check_used(filled, rows, base, origin)
 
 
 def read(configfiles, assignments, base):

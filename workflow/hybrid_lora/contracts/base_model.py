@@ -30,13 +30,18 @@ def describe(folder):
 
 
 def license_of(folder):
-    """The licence fields of the folder's own model card (README.md); `other` where it brings a LICENSE file alone."""
+    """The licence fields of the folder's own model card (README.md); `other` where it brings a licence file alone."""
     folder = Path(folder)
     stated = {key: front_matter(folder / "README.md").get(key) for key in LICENSE_KEYS}
     stated = {key: str(value) for key, value in stated.items() if value}
-    if not stated and (folder / "LICENSE").is_file():
-        return {"license": "other", "license_link": "LICENSE"}
+    if not stated and (files := license_files(folder)):
+        return {"license": "other", "license_link": files[0].name}
     return {"license": UNKNOWN, **stated}
+
+
+def license_files(folder):
+    """LICENSE, LICENSE.txt and the like of a model folder, in the order of names."""
+    return sorted(path for path in Path(folder).glob("LICENSE*") if path.is_file())
 
 
 def front_matter(path):

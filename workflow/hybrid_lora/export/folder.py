@@ -29,7 +29,7 @@ def run(arguments):
     if kind == "adapter" and arguments.dtype:
         raise UserError("--dtype: an adapter keeps its float32 weights; give --merged too, or leave --dtype away")
     model = _base(arguments.model, policy, about) if adapter else None
-    card = model_card.text(kind, about, _results(about["settings"]["run"]), arguments.license)
+    card = model_card.text(kind, about, _results(about["settings"]["run"], policy), arguments.license)
     check_writable(arguments.out.parent)
     temporary = Path(tempfile.mkdtemp(dir=arguments.out.parent, prefix=f".{arguments.out.name}.", suffix=".tmp"))
     try:
@@ -66,6 +66,8 @@ def _about(policy, name):
 def _check_free(out):
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"{out}: exists; nothing is overwritten, give --out another name")
+    if out.is_symlink() or out.resolve() == Path.cwd():
+        raise UserError(f"{out}: is a link or the current folder, which cannot be replaced; give --out another name")
 
 
 def _check_whole(policy, about):
@@ -87,10 +89,24 @@ def _base(given, policy, about):
     return given
 
 
-def _results(run):
-    """Metrics records of the run, with `benchmark`, in the order of names."""
+def _results(run, policy):
+    """Metrics records of the run, with `benchmark`, in the order of names: those of this very policy."""
     files = sorted((RESULTS / "evaluation" / run).glob("*/metrics.json"))
+    sha = sha256_file(policy / "manifest.json")
+    others = [file.parent.name for file in files if _evaluated(file.parent) != sha]
+    if others:
+        print(f"left out of the card: {run} on {', '.join(others)}, not sampled from {policy}", file=sys.stderr)
+        files = [file for file in files if file.parent.name not in others]
     return [{"benchmark": file.parent.name, **metrics.read(file)} for file in files]
+
+
+def _evaluated(folder):
+    """SHA-256 of the manifest of the policy that the completions in a folder of evaluation were sampled from, or None."""
+    try:
+        (sha,) = read_json(folder / "completions.parquet.manifest.json")["inputs"]["policy"].values()
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return sha
 
 
 def _copy(policy, folder):
@@ -105,6 +121,8 @@ def _plain(model, policy, folder, dtype):
     merged = hybrid.load_policy(model, policy, dtype)
     merged.config.dtype = load.DTYPES[dtype]
     merged.save_pretrained(folder)
+    for file in base_model.license_files(policy):
+        shutil.copyfile(file, folder / file.name)
     load.tokenizer(model or policy).save_pretrained(folder)  # an adapter's folder has no config.json to find it by
 
 

@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerState
 from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.seeds import derive
+from hybrid_lora.modeling import trainer as trainers
 from hybrid_lora.modeling.sharding import sharded
 from hybrid_lora.modeling.stopping import Stopped, Stopping
 
@@ -57,6 +58,8 @@ class ExactResume:
 
     def _save_checkpoint(self, model, trial):
         work, name = Path(self.args.output_dir), f"{checkpoints.PREFIX}{self.state.global_step}"
+        if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
+            raise UserError(trainers.diverged("a weight is not finite", self.state.global_step, work))
         with checkpoints.guarded(work, name):
             if self.accelerator.is_main_process:
                 checkpoints.prepare(work, name)

@@ -40,7 +40,7 @@ def _options(parser):
 
 
 def _plan(arguments):
-    from hybrid_lora.config import layers, load
+    from hybrid_lora.config import check_run, layers, load
 
     request = _request(arguments)
     base = Path.cwd()
@@ -51,6 +51,7 @@ def _plan(arguments):
     values = layers.merge(values, layers.command_line(arguments.config))
     config = load(values, files, base)
     run = _run(arguments, config)
+    check_run(values, files, base, run)
 
     from hybrid_lora.config.allocations import Allocation
     from hybrid_lora.plan import architecture, text
@@ -108,6 +109,7 @@ def _run(arguments, config):
         raise UserError(f"--method: '{run.method}' selects modules by a criterion; give --budget too")
     budget = _budget(arguments.budget, config.values["allocation"]["unit"]) if arguments.budget else run.budget
     # What the table says of another method does not hold for this one.
+    budget = budget if placement == "criterion" else None
     return dataclasses.replace(run, objective=run.objective if placement != "none" else None, budget=budget)
 
 

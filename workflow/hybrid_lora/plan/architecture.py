@@ -53,6 +53,7 @@ class Trained:
     lora: int
     modules_lora: int
     note: str
+    dropout: float = 0.0  # of LoRA's branches
 
     @property
     def total(self):
@@ -112,9 +113,14 @@ def trained(shape, placement, settings, budget=None, file=None):
     Where the allocation is still to be made, a seeded random order stands for its ranking, and the note says between what the
     counts may lie.
     """
-    rank = settings["lora"]["rank"]
     if placement == "full":
         return Trained(placement, None, shape.total, 0, 0, "")
+    found = _adapted(shape, placement, settings, budget, file)
+    return replace(found, dropout=settings["lora"].get("dropout", 0.0))
+
+
+def _adapted(shape, placement, settings, budget, file):
+    rank = settings["lora"]["rank"]
     if placement == "criterion":
         if file is not None and Path(file).is_file():
             return _of(shape, placement, allocation_file.read(file)["fft"], rank, f"as in {file}")

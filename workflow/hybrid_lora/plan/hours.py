@@ -104,7 +104,7 @@ def _training(shape, trained, objective, prompt, fill, gpu):
     """Updates, rollouts, log-probabilities of the old policy and the reference, validation."""
     everything, steps = trained.fft is None, objective["steps"]
     again = 1 if objective["gradient_checkpointing"] else 0
-    fast = objective.get("fast_layers")
+    fast = objective.get("fast_layers") and not trained.dropout
     rate = "full" if everything else "fast" if fast else "peft"
     own = 1.0 if everything else 0.1 + trained.full / sum(c.params for c in shape.candidates)
     if objective["algorithm"] == "sft":

@@ -52,10 +52,17 @@ def step(shape, trained, objective, prompt, gpus):
         frozen=frozen,
         checkpointing=objective["gradient_checkpointing"],
         accumulated=one.passes > 1,
-        fast=bool(objective.get("fast_layers")) and (everything or frozen == compute),
+        fast=_fast(trained, objective),
         reference=4 * shape.total if second else 0,
         processes=max(gpus, 1),
     )
+
+
+def _fast(trained, objective):
+    """Whether our fast layers compute all linears; with LoRA's dropout, or on a base of another dtype, PEFT's do."""
+    compute = 2 if objective["precision"] == "bf16" else 4
+    plain = trained.fft is None or (_frozen(trained, objective) == compute and not trained.dropout)
+    return bool(objective.get("fast_layers")) and plain
 
 
 def _frozen(trained, objective):
@@ -78,8 +85,10 @@ def rollouts(shape, trained, objective, prompt, gpus, gpu_memory):
     length = prompt + objective["max_completion_tokens"]
     sequences = objective["prompts_per_generation"] * objective["group_size"] // max(gpus, 1)
     if objective["rollouts"] != "vllm":
-        # Its cache has the dtype of the residual stream: float32 beside float32 weights, under autocast as well.
-        needed = sequences * length * cache_bytes(shape, _frozen(trained, objective))
+        # Its cache has the dtype of the rotated keys: float32 beside float32 weights, under autocast as well, but where our
+        # rotation keeps that of the product.
+        bf16 = _fast(trained, objective) and objective["precision"] == "bf16"
+        needed = sequences * length * cache_bytes(shape, 2 if bf16 else _frozen(trained, objective))
         return {"who": "transformers", "bytes": needed, "asleep": 0, "cache_tokens": sequences * length, "sequences": sequences}
     engine = objective.get("vllm") or {}
     if engine.get("mode", "colocate") == "server":

@@ -8,7 +8,7 @@ from hybrid_lora.common import checkpoints, code, manifest, ranks
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import directory_artifact, remove_rests, write_json
 from hybrid_lora.common.state import close_state, open_state, published
-from hybrid_lora.contracts import corpus, history, samples
+from hybrid_lora.contracts import base_model, corpus, history, samples
 from hybrid_lora.modeling import batches, fast_layers, hybrid, load, resuming, trainer
 from hybrid_lora.objectives import reporting, rewards, rl, sft
 from hybrid_lora.objectives.held_out import MeanReward
@@ -155,6 +155,8 @@ def _publish(arguments, inputs, words, record, best, counts):
             if file.name != checkpoints.MARK:
                 shutil.copyfile(file, folder / file.name)
         words.save_pretrained(folder)
+        for file in base_model.license_files(arguments.model):  # the card links to it
+            shutil.copyfile(file, folder / file.name)
         allocated, programs = inputs.get("allocation"), inputs.get("programs")
         extra |= publishing.finish(folder, arguments.model, arguments.train, allocated, about, programs)
         files = sorted(p for p in folder.iterdir())

@@ -54,6 +54,9 @@ class KeepBest(TrainerCallback):
         if state.is_world_process_zero:
             print(f"{shown} at step {step}" + (" (best so far)" if best else ""), flush=True)
         state.log_history.append({"step": step, "epoch": state.epoch, **entry})
+        due = control.should_log
+        self.trainer.callback_handler.on_log(args, state, control, dict(entry))  # TensorBoard, W&B
+        control.should_log = due  # the step's own log
         if best:
             self._save(model, f"best-{step}")
             self._remove_others(state)
