@@ -115,12 +115,12 @@ def test_results_go_into_the_exported_card(work, tmp_path):
     record = {"metric": "pass@1", "value": 0.325, "low": 0.26, "high": 0.391, "n": 200, "k": 1, "samples": 1}
     folder = work / "results/evaluation/lora/math-500"
     metrics.write(folder / "metrics.json", record | {"truncated": 0, "unjudged": 0})
-    for policy in ("lora", "hybrid"):  # whose completions these are
-        path = f"results/training/{policy}/policy/manifest.json"
+    for sampled in ("lora", "hybrid"):  # whose completions these are
+        path = f"results/training/{sampled}/policy/manifest.json"
         write_json(folder / "completions.parquet.manifest.json", {"inputs": {"policy": {path: sha256_file(work / path)}}})
-        main(["export", "--run", "lora", "--out", str(tmp_path / policy)])
-        shown = "| math-500 | pass@1 | 32.5 % | 26.0 to 39.1 | 200 |" in (tmp_path / policy / "README.md").read_text()
-        assert shown == (policy == "lora")
+        main(["export", "--run", "lora", "--out", str(tmp_path / sampled)])
+        shown = "| math-500 | pass@1 | 32.5 % | 26.0 to 39.1 | 200 |" in (tmp_path / sampled / "README.md").read_text()
+        assert shown == (sampled == "lora")
     shutil.rmtree(work / "results/evaluation")
     main(["export", "--run", "hybrid", "--out", str(tmp_path / "none")])
     assert "## Results" not in (tmp_path / "none/README.md").read_text()
