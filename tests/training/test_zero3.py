@@ -54,14 +54,16 @@ def test_a_killed_run_goes_on_to_the_same_end(sampled, materials, environment, t
 
 
 def test_a_run_killed_before_it_is_published(materials, environment, tmp_path):
-    """As many processes go on from its last checkpoint; another number cannot put the parts together and starts anew."""
+    """As many processes go on from its last checkpoint; another number cannot put the parts together and says so."""
     two, one = (arguments(materials, tmp_path / name, "sft", **changes("sft", 2)) for name in ("two", "one"))
     assert start(two, tmp_path / "log", 2, *ZERO3, REPLAY_UNPUBLISHED="1", **environment).wait(200) != 0
     assert not (tmp_path / "two/made").exists()
     shutil.copytree(tmp_path / "two", tmp_path / "one")
     assert "resuming after step 6" in finished(two, tmp_path / "log-two", 2, *ZERO3, **environment)
-    log = finished(one, tmp_path / "log-one", 1)
-    assert "saved by 2 processes, now there are 1" in log and "resuming" not in log
+    assert start(one, tmp_path / "log-one", 1).wait(200) == 2
+    log = (tmp_path / "log-one").read_text()
+    assert "checkpoint-6: saved with compute.strategy zero3, now it is ddp; with compute.* as it was the training goes on" in log
+    assert "resuming" not in log and (tmp_path / "one/state/checkpoint-6").is_dir()
 
 
 def test_full_fine_tuning_in_parts(materials, environment, tmp_path):
