@@ -133,6 +133,9 @@ def test_both_ways_of_vllm_are_reached_by_setting(mode):
     run = next(name for name, run in found.runs.items() if run.objective == "gspo")
     engine = rl._engine(found.training(run)["objective"]["vllm"])
     assert (engine["use_vllm"], engine["vllm_mode"]) == (True, mode)
+    assert engine["vllm_importance_sampling_correction"] is True
+    without = plan(compute={"gpus": 1}, objectives={"gspo": change | {"vllm": {"importance_correction": "none"}}})
+    assert rl._engine(without.training(run)["objective"]["vllm"])["vllm_importance_sampling_correction"] is False
     assert (engine["vllm_server_base_url"], engine["vllm_group_port"]) == ("http://127.0.0.1:8001", 51217)
 
 

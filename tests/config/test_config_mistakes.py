@@ -65,6 +65,12 @@ VALUES = {
         "objectives.gspo.vllm.gpu_memory_utilization",
         "more than 0",
     ),
+    "unknown correction": (
+        "objectives/gspo/vllm/importance_correction",
+        "sequence",
+        "objectives.gspo.vllm.importance_correction",
+        "allowed: token, none",
+    ),
     "port of a server": ("objectives/gspo/vllm/group_port", 70000, "objectives.gspo.vllm.group_port", "must be at most 65535"),
     "address of a server": ("objectives/gspo/vllm/server", 8000, "objectives.gspo.vllm.server", "must be text"),
     "unknown corpus of programs": (

@@ -105,6 +105,8 @@ def test_a_fetched_model_brings_its_licence(tmp_path, model_folder):
     (tmp_path / "source/LICENSE").write_text("Mine.")
     fetch.run({"source": "local", "path": str(tmp_path / "source")}, tmp_path / "file")
     assert base_model.license_of(tmp_path / "file") == {"license": "other", "license_link": "LICENSE"}
+    (tmp_path / "file/LICENSE").rename(tmp_path / "file/LICENSE.txt")
+    assert base_model.license_of(tmp_path / "file") == {"license": "other", "license_link": "LICENSE.txt"}
     (tmp_path / "source/README.md").write_text("---\nlicense: apache-2.0\n---\n# Mine\n")
     fetch.run({"source": "local", "path": str(tmp_path / "source")}, tmp_path / "card")
     assert base_model.describe(tmp_path / "card")["license"] == {"license": "apache-2.0"}

@@ -289,3 +289,23 @@ def test_what_is_refused_is_one_line(arguments, message, capsys):
     assert main(["plan", *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and error.count("\n") == 0
+
+
+def test_dropout_leaves_lora_to_peft(capsys):
+    """As fast_layers: false does, in memory and hours."""
+    run = ("--run", "1.5b-gspo-hybrid", "--objective", "sft", "--config")
+    kept = "objectives={sft: {gradient_checkpointing: false}}"
+    fast = plan(capsys, *run, kept)
+    dropping = plan(capsys, *run, kept, "allocation={lora: {dropout: 0.1}}")
+    slow = plan(capsys, *run, "objectives={sft: {gradient_checkpointing: false, fast_layers: false}}")
+    assert gib(dropping, "activations") == gib(slow, "activations") > 1.3 * gib(fast, "activations")
+
+
+@pytest.mark.parametrize("entry, option, found", [
+    ("methods={mine: {placement: criterion, criterion: hybrid, probe: nope, prompt: cot}}", "--method", "nope"),
+    ("objectives={mine: {algorithm: gspo, corpus: nope}}", "--objective", "nope"),
+])  # fmt: skip
+def test_what_an_option_names_is_checked_like_a_run(entry, option, found, capsys):
+    assert main(["plan", "--run", "1.5b-gspo-hybrid", "--config", entry, option, "mine"]) == 2
+    error = capsys.readouterr().err
+    assert found in error and error.count("\n") == 1

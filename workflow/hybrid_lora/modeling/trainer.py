@@ -73,8 +73,7 @@ def diverged(found, step, work):
 class Record(TrainerCallback):
     """Keeps what the Trainer logs, one dict per optimizer step, and prints progress.
 
-    Stops, naming the step, at a loss or a gradient that is not finite, and before weights that are not finite would be saved:
-    the checkpoints that are there stay good.
+    Stops, naming the step, at a loss or a gradient that is not finite; weights that are not are never saved (`resuming`).
     `records` survive a resume: they are rebuilt from the Trainer's own log history, elapsed seconds included.
     """
 
@@ -96,7 +95,7 @@ class Record(TrainerCallback):
         self.began = time.monotonic()
         self.progress = Progress(self.what, state.max_steps, start=state.global_step)
 
-    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
+    def on_log(self, args, state, control, logs=None, **kwargs):
         """Record one step's log entry and print it now and then."""
         if "loss" not in logs:  # the Trainer's summary at the end, of this process alone
             return
@@ -106,8 +105,6 @@ class Record(TrainerCallback):
         for key in ("loss", "grad_norm"):
             if not math.isfinite(float(logs.get(key) or 0)):
                 self._stop(f"{key} is {logs[key]}", args, state)
-        if control.should_save and not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
-            self._stop("a weight is not finite", args, state)
         shown = {k: float(logs[k]) for k in self.show if logs.get(k) is not None}  # no reward where no grader gave one
         if state.is_world_process_zero:
             self.progress.step(state.global_step - self.progress.done, **shown)

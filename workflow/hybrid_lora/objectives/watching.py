@@ -6,8 +6,9 @@ from transformers import TrainerCallback
 
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json, write_json
+from hybrid_lora.contracts import samples
 
-ROW = {"step", "prompt", "completion", "reward", "advantage"}
+ROW = set(samples.SCHEMA.names)
 
 
 class Watch(TrainerCallback):

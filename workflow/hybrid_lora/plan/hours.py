@@ -10,6 +10,7 @@ and transformers 3,100 tokens/s at 512 and 256 sequences.
 from dataclasses import replace
 
 from hybrid_lora.config import probing
+from hybrid_lora.plan import training
 
 RATES = {"full": 315e12, "peft": 205e12, "fast": 270e12, "forward": 450e12, "score": 430e12}  # operations a second
 DECODING = {"vllm": 61_000, "vllm eager": 15_200, "transformers": 3_100}  # tokens a second, 1.5B
@@ -104,8 +105,7 @@ def _training(shape, trained, objective, prompt, fill, gpu):
     """Updates, rollouts, log-probabilities of the old policy and the reference, validation."""
     everything, steps = trained.fft is None, objective["steps"]
     again = 1 if objective["gradient_checkpointing"] else 0
-    fast = objective.get("fast_layers") and not trained.dropout
-    rate = "full" if everything else "fast" if fast else "peft"
+    rate = "full" if everything else "fast" if training.fast(trained, objective) else "peft"
     own = 1.0 if everything else 0.1 + trained.full / sum(c.params for c in shape.candidates)
     if objective["algorithm"] == "sft":
         length = int(objective["max_length"] * fill)

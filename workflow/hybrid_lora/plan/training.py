@@ -52,13 +52,13 @@ def step(shape, trained, objective, prompt, gpus):
         frozen=frozen,
         checkpointing=objective["gradient_checkpointing"],
         accumulated=one.passes > 1,
-        fast=_fast(trained, objective),
+        fast=fast(trained, objective),
         reference=4 * shape.total if second else 0,
         processes=max(gpus, 1),
     )
 
 
-def _fast(trained, objective):
+def fast(trained, objective):
     """Whether our fast layers compute all linears; with LoRA's dropout, or on a base of another dtype, PEFT's do."""
     compute = 2 if objective["precision"] == "bf16" else 4
     plain = trained.fft is None or (_frozen(trained, objective) == compute and not trained.dropout)
@@ -87,7 +87,7 @@ def rollouts(shape, trained, objective, prompt, gpus, gpu_memory):
     if objective["rollouts"] != "vllm":
         # Its cache has the dtype of the rotated keys: float32 beside float32 weights, under autocast as well, but where our
         # rotation keeps that of the product.
-        bf16 = _fast(trained, objective) and objective["precision"] == "bf16"
+        bf16 = fast(trained, objective) and objective["precision"] == "bf16"
         needed = sequences * length * cache_bytes(shape, 2 if bf16 else _frozen(trained, objective))
         return {"who": "transformers", "bytes": needed, "asleep": 0, "cache_tokens": sequences * length, "sequences": sequences}
     engine = objective.get("vllm") or {}

@@ -57,8 +57,7 @@ def arguments(asked):
     file = CONFIGURATIONS / f"{asked['strategy']}.yaml"  # without one, accelerate would read the user's own defaults
     if not file.is_file():
         raise UserError(f"{file}: no such file; compute.strategy is {asked['strategy']}, which is described there")
-    kind = ["--config_file", str(file)]
-    return [*kind, *(word for name, value in told.items() for word in (f"--{name}", str(value)))]
+    return ["--config_file", str(file), *(word for name, value in told.items() for word in (f"--{name}", str(value)))]
 
 
 def _on_every_node(asked, command):
