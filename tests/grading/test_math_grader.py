@@ -268,3 +268,11 @@ def test_tora_predictions_reach_the_published_score():
     found = rows("graded_outputs/tora_gsm8k_tora-70b-v1.0.jsonl.gz")
     right = sum(math.grade(row["pred"][0], row["gt"], 5).correct is True for row in found)
     assert round(100 * right / len(found), 1) == 84.3
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"), [("Carbon dioxide", True), ("carbon dioxide", True), ("Carbon monoxide", False), ("5", False)]
+)
+def test_a_wrong_answer_to_a_gold_of_several_words_is_wrong(answer, right):
+    """It is no failure of the grader, which would leave it out."""
+    assert grade(f"\\boxed{{{answer}}}", "Carbon dioxide", 5).correct is right
