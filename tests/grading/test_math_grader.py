@@ -275,4 +275,4 @@ def test_tora_predictions_reach_the_published_score():
 )
 def test_a_wrong_answer_to_a_gold_of_several_words_is_wrong(answer, right):
     """It is no failure of the grader, which would leave it out."""
-    assert grade(f"\\boxed{{{answer}}}", "Carbon dioxide", 5).correct is right
+    assert math.grade(f"\\boxed{{{answer}}}", "Carbon dioxide", 5).correct is right
