@@ -60,3 +60,16 @@ def test_the_engine_of_rollouts_is_a_setting_only_where_it_is_used():
 
     assert "vllm" not in training(vllm={"sleep": True})
     assert training(rollouts="vllm", vllm={"sleep": True})["vllm"]["sleep"] is True
+
+
+@pytest.mark.parametrize("gpus, who", [(0, "transformers"), (1, "vllm"), (8, "vllm")])
+def test_who_samples_unless_it_is_said(gpus, who):
+    """vLLM, which is many times faster on a GPU; where there is none, what needs nothing more."""
+    values = layers.merge(layers.read_yaml(REPO / "config/config.yaml"), {"compute": {"gpus": gpus}})
+    del values["objectives"]["gspo"]["rollouts"]
+    found = Plan(load(values, ["config/config.yaml"], REPO), REPO)
+    for run in ("1.5b-grpo-full-ft", "1.5b-gspo-hybrid"):
+        assert found.training(run)["objective"]["rollouts"] == who
+        assert ("vllm" in found.training(run)["objective"]) == (who == "vllm")
+    told = layers.merge(values, {"objectives": {"gspo": {"rollouts": "transformers"}}})
+    assert Plan(load(told, ["config/config.yaml"], REPO), REPO).training("1.5b-gspo-hybrid")["objective"]["rollouts"] == "transformers"

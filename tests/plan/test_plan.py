@@ -54,7 +54,7 @@ def gib(text, part):
 
 
 def test_the_papers_hybrid_run(capsys):
-    text = plan(capsys, "--run", "1.5b-gspo-hybrid", "--config", "objectives={gspo: {rollouts: vllm}}")
+    text = plan(capsys, "--run", "1.5b-gspo-hybrid")
     assert "shape: 1,543,714,304 parameters, 28 layers, from the published shape of Qwen2.5 1.5B" in text
     assert "128 sequences, 589,824 tokens (prompts of 512 tokens assumed" in text
     assert "512 completions are sampled for every 4 steps, 2,097,152 tokens" in text
@@ -71,10 +71,10 @@ def test_the_papers_hybrid_run(capsys):
 
 
 def test_full_fine_tuning_needs_a_second_model_for_the_kl_term(capsys):
-    text = plan(capsys, "--run", "1.5b-gspo-full-ft", "--config", "objectives={gspo: {rollouts: vllm}}")
+    text = plan(capsys, "--run", "1.5b-gspo-full-ft")
     assert gib(text, "reference model") == gib(text, "trained weights") == pytest.approx(4 * 1543714304 / GIB, abs=0.01)
     assert "frozen weights" not in text and "not allocated yet" not in text and "probe " not in text
-    without = plan(capsys, "--run", "1.5b-gspo-full-ft", "--config", "objectives={gspo: {rollouts: vllm, kl: 0}}")
+    without = plan(capsys, "--run", "1.5b-gspo-full-ft", "--config", "objectives={gspo: {kl: 0}}")
     assert "reference model" not in without
 
 

@@ -16,16 +16,23 @@ def total(values):
     return values["compute"]["processes"] * values["compute"]["nodes"]
 
 
-def gpus(values):
-    """GPUs of a training on all of its nodes."""
-    asked = values["compute"]
-    return min(asked["gpus"], asked["processes"]) * asked["nodes"]
+def rollouts(values):
+    """What `rollouts: auto` stands for: vLLM where jobs have GPUs, of which its CPU build is no part."""
+    return "vllm" if values["compute"]["gpus"] else "transformers"
 
 
 def resources(values):
-    """What a training job asks of Slurm beyond one node's: {} for one. The job runs outside of a step, to start steps itself."""
-    nodes = values["compute"]["nodes"]
-    return {"nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"} if nodes > 1 else {}
+    """What a training job asks of Snakemake and Slurm: GPUs and, for several nodes, these, each with as many GPUs.
+
+    On several nodes the job runs outside of a step, to start steps itself, and GPUs are asked for by the node (`gres`), as a sum
+    (`gpu`) may be divided unevenly.
+    """
+    asked = values["compute"]
+    each = min(asked["gpus"], asked["processes"])
+    if asked["nodes"] == 1:
+        return {"gpu": each}
+    nodes = {"nodes": asked["nodes"], "tasks": asked["nodes"], "tasks_per_gpu": 0, "mpi": "srun", "gpu": 0}
+    return nodes | ({"gres": f"gpu:{each}"} if each else {})
 
 
 def check(values, objectives, warmups, origin):

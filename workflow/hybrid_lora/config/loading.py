@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hybrid_lora.config import checks, layers, runs, schema
+from hybrid_lora.config import checks, compute, layers, runs, schema
 from hybrid_lora.config.runs import Run
 
 __all__ = ["DEFAULT", "Config", "Run", "load", "read"]
@@ -28,7 +28,7 @@ def load(values, files, base):
     """
     base = Path(base).absolute()
     origin = layers.Origin(values, files, base)
-    filled = schema.fill(values, origin)
+    filled = _filled(values, origin)
     table = runs.read(filled, base, origin)
     checks.check(filled, table, base, origin)
     return Config(filled, [row.run for row in table])
@@ -38,9 +38,18 @@ def check_run(values, files, base, run):
     """UserError where a Run that the table does not hold like this could not be made; the others as for `load`."""
     base = Path(base).absolute()
     origin = layers.Origin(values, files, base)
-    filled = schema.fill(values, origin)
+    filled = _filled(values, origin)
     rows = [replace(row, run=run) for row in runs.read(filled, base, origin) if row.run.run == run.run]
     checks.check_used(filled, rows, base, origin)
+
+
+def _filled(values, origin):
+    """The values with defaults and, in place of `auto`, what it stands for here."""
+    filled = schema.fill(values, origin)
+    for objective in filled["objectives"].values():
+        if objective.get("rollouts") == "auto":
+            objective["rollouts"] = compute.rollouts(filled)
+    return filled
 
 
 def read(configfiles, assignments, base):

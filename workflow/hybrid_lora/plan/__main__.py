@@ -12,7 +12,7 @@ DEFAULT = "config/config.yaml"  # what the Snakefile names
 SUMMARY = __doc__.removeprefix("plan: ")
 EXAMPLE = """
   hybrid_lora plan --run 1.5b-gspo-hybrid
-  hybrid_lora plan --run 1.5b-gspo-hybrid --model qwen2.5-7b --config 'objectives={gspo: {rollouts: vllm}}'
+  hybrid_lora plan --run 1.5b-gspo-hybrid --model qwen2.5-7b --config 'objectives={gspo: {rollouts: transformers}}'
 Works from shapes alone: no weights are loaded and nothing is fetched. Memory is by the formula of hybrid_lora.plan.memory,
 compared with a GPU's by tests/benchmarks/plan_memory.py; hours and disk are estimates, at most what the settings allow.
 """
