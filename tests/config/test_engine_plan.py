@@ -72,4 +72,5 @@ def test_who_samples_unless_it_is_said(gpus, who):
         assert found.training(run)["objective"]["rollouts"] == who
         assert ("vllm" in found.training(run)["objective"]) == (who == "vllm")
     told = layers.merge(values, {"objectives": {"gspo": {"rollouts": "transformers"}}})
-    assert Plan(load(told, ["config/config.yaml"], REPO), REPO).training("1.5b-gspo-hybrid")["objective"]["rollouts"] == "transformers"
+    found = Plan(load(told, ["config/config.yaml"], REPO), REPO).training("1.5b-gspo-hybrid")
+    assert found["objective"]["rollouts"] == "transformers"

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 import torch
-from exported import FFT, front, policy
+from exported import FFT, OBJECTIVE, front, policy
 from safetensors.torch import load_file
+from trainings import trained
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hybrid_lora.__main__ import main
@@ -196,3 +197,16 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "_describe", fails)
     assert main(["export", "--run", "lora", "--merged", "--out", str(tmp_path / "out")]) == 130
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("placement", ["lora", "full"])
+def test_what_a_multimodal_model_has_beside_its_tokenizer_comes_along(placement, tmp_path, model_folder, corpus_files):
+    shutil.copytree(model_folder, tmp_path / "base")
+    (tmp_path / "base/preprocessor_config.json").write_text('{"image_size": 224}')
+    trained(tmp_path / "made", tmp_path / "base", corpus_files, OBJECTIVE, placement)
+    given = ["--model", str(tmp_path / "base")] if placement == "lora" else []
+    command = ["export", "--policy", str(tmp_path / "made/policy"), "--merged", "--out", str(tmp_path / "out"), *given]
+    assert main(command) == 0
+    for folder in (tmp_path / "made/policy", tmp_path / "out"):
+        assert read_json(folder / "preprocessor_config.json") == {"image_size": 224}
+        assert "preprocessor_config.json" in read_json(folder / "manifest.json")["outputs"]

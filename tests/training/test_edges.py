@@ -67,7 +67,9 @@ def test_grader_that_judges_nothing_stops_no_training(metric, tmp_path, model_fo
     records = run(tmp_path, model_folder, files, "gspo", "lora", **change)
     assert [r["unjudged"] for r in records] == [32, None, 32, None]
     assert {r.get("reward") for r in records} == {None}
-    assert "reward=" not in capfd.readouterr().err
+    said = capfd.readouterr()
+    assert "reward=" not in said.err and ("validation unjudged 8 at step 4" in said.out) == (metric == "reward")
+    assert [r.get("validation_unjudged") for r in records] == ([None, 8, None, 8] if metric == "reward" else [None] * 4)
     about = json.loads((tmp_path / "policy/manifest.json").read_text())
     losses = {r["step"]: r["validation_loss"] for r in records if r["validation_loss"] is not None}
     assert about["selected_step"] == min(losses, key=losses.get) and "validation_reward" not in about

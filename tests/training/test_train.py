@@ -1,16 +1,22 @@
 """Real TRL training of a tiny model: what moves, what stays, what comes out, and that a killed run goes on."""
 
 import json
+import os
+import signal
+import time
 
+import killing
 import pytest
 import torch
 from peft import PeftModel
 from tiny_runs import FFT, OBJECTIVES, adapter, run
 from transformers import AutoModelForCausalLM
 
+from hybrid_lora.common import checkpoints
+from hybrid_lora.common.errors import Interrupted
 from hybrid_lora.contracts import samples
 from hybrid_lora.modeling import load
-from hybrid_lora.objectives import timing
+from hybrid_lora.objectives import held_out, timing
 from hybrid_lora.training import train, validation
 
 
@@ -95,6 +101,41 @@ def test_killed_run_goes_on_to_the_same_policy(objective, tmp_path, model_folder
     assert [r["validation_loss"] for r in again] == [r["validation_loss"] for r in whole]
     one, two = adapter(tmp_path / "whole"), adapter(tmp_path / "cut")
     assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize(
+    "patched, name", [(validation.NextTokenLoss, "__call__"), (held_out.MeanReward, "_scored")], ids=["loss", "reward"]
+)
+def test_a_validation_is_given_up_for_a_stop_and_made_later(
+    patched, name, tmp_path, model_folder, corpus_files, monkeypatch, capsys
+):
+    """SIGTERM in each of the two validations, in the middle of what it measures; the state of their step is saved."""
+    change = {"validation": {"every": 2, "rows": 8, "metric": "reward"}, "save_every": 100}
+
+    def made(folder):
+        return run(folder, model_folder, corpus_files, "gspo", "lora", **change)
+
+    made(tmp_path / "whole")
+    measure = getattr(patched, name)
+
+    def stopped(self, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)  # the signal ends it
+        raise AssertionError("not stopped")
+
+    for step in (2, 4):
+        first = iter([measure] * (step == 4))  # that of step 2 is made before that of step 4
+        monkeypatch.setattr(patched, name, lambda self, *args, first=first: next(first, stopped)(self, *args))
+        with pytest.raises(Interrupted, match=f"stopped after step {step} by SIGTERM; the state is saved"):
+            made(tmp_path / "cut")
+        assert f"validation at step {step} given up" in capsys.readouterr().out
+        assert checkpoints.steps(tmp_path / "cut/state")[-1] == step
+    monkeypatch.setattr(patched, name, stopped)
+    with pytest.raises(Interrupted, match="stopped before it finished a step"):  # in the validation that it was to make first
+        made(tmp_path / "cut")
+    monkeypatch.setattr(patched, name, measure)
+    made(tmp_path / "cut")
+    assert killing.differences(tmp_path / "whole", tmp_path / "cut") == []
 
 
 @pytest.mark.parametrize("steps", [4, 5])

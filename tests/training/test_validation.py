@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 from hybrid_lora.common import checkpoints
+from hybrid_lora.modeling.stopping import Stopping
 from hybrid_lora.training.validation import KeepBest
 
 
@@ -12,10 +13,11 @@ def test_no_more_best_policies_are_kept_than_there_is_a_use_for(tmp_path, monkey
     best = KeepBest(tmp_path, lambda *given: next(losses), every=1)
     monkeypatch.setattr(best, "_save", lambda model, name: (tmp_path / name).mkdir())
     told, control = [], SimpleNamespace(should_log=True)
-    best.trainer = SimpleNamespace(callback_handler=SimpleNamespace(on_log=lambda args, state, control, logs: told.append(logs)))
+    handler = SimpleNamespace(on_log=lambda args, state, control, logs: told.append(logs))
+    best.trainer = SimpleNamespace(callback_handler=handler, stopping=Stopping())
     for step in range(1, 7):
         state = SimpleNamespace(global_step=step, max_steps=9, epoch=0, log_history=[], is_world_process_zero=True)
-        best.on_step_end(SimpleNamespace(process_index=0, world_size=1), state, control)
+        best.on_step_end(SimpleNamespace(process_index=0, world_size=1, seed=0), state, control)
         if step == 2:
             with checkpoints.saving(tmp_path, "checkpoint-2") as folder:
                 (folder / "trainer_state.json").write_text('{"log_history": []}')

@@ -44,6 +44,11 @@ def license_files(folder):
     return sorted(path for path in Path(folder).glob("LICENSE*") if path.is_file())
 
 
+def processor_files(folder):
+    """What a multimodal model's folder has beside the tokenizer, and engines ask for: preprocessor_config.json and the like."""
+    return sorted(path for path in Path(folder).glob("*processor_config.json") if path.is_file())
+
+
 def front_matter(path):
     """The YAML mapping between the first two lines `---` of a model card; {} where there is none that can be read."""
     try:

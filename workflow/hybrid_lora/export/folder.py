@@ -121,7 +121,7 @@ def _plain(model, policy, folder, dtype):
     merged = hybrid.load_policy(model, policy, dtype)
     merged.config.dtype = load.DTYPES[dtype]
     merged.save_pretrained(folder)
-    for file in base_model.license_files(policy):
+    for file in base_model.license_files(policy) + base_model.processor_files(model or policy):
         shutil.copyfile(file, folder / file.name)
     load.tokenizer(model or policy).save_pretrained(folder)  # an adapter's folder has no config.json to find it by
 

@@ -53,7 +53,7 @@ class StepStart(TrainerCallback):
 class ExactResume:
     """Trainer mixin, first of the bases: checkpoints that are safe, of which the configuration's `checkpoints.keep` are kept."""
 
-    saved_step = None
+    saved_step, stopping = None, None
     _run_dir = None
 
     def _save_checkpoint(self, model, trial):
@@ -123,6 +123,7 @@ def train(trainer, what, also=lambda folder: None):
     start = StepStart(args.seed, args.vllm_tensor_parallel_size if colocated else 1)
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     with Stopping(args.world_size == 1, checkpoints.size_bytes(trainable) / BYTES_PER_S) as stopping:
+        trainer.stopping = stopping
         for callback in (start, stopping):
             trainer.add_callback(callback)
         try:

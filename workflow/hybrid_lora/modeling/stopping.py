@@ -2,9 +2,11 @@
 
 Weights change in the optimizer's step only, and all randomness of a step comes from its number (`resuming`). So where one
 process trains, a stop need not wait for the end of a step, which may be half an hour of sampling: the step is given up where
-it is, and what the step before it left is saved. Several processes have to agree, so they stop together after a step.
+it is, and what the step before it left is saved. A validation changes nothing; it is given up, too, and made again when the
+training goes on. Several processes have to agree, so they stop together after a step and its validation.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -69,7 +71,7 @@ class Stopping(TrainerCallback):
             raise Stopped
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        """From here until the next step begins (update, validation, log, checkpoint) all is finished, whatever comes."""
+        """From here until the next step begins (update, log, checkpoint) all is finished, but what is `interruptible`."""
         self.may_give_up, self.closing = False, time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -84,6 +86,23 @@ class Stopping(TrainerCallback):
         if asked.item():
             self.reason, self.status = self.reason or "another process", self.status or 128 + signal.SIGTERM
             control.should_save = control.should_training_stop = True
+
+    @contextlib.contextmanager
+    def interruptible(self):
+        """Around what changes no state and can be made again: if one process trains, a stop raises Stopped in it, at once if it
+        came before. Its time is none that stopping takes."""
+        if not self.alone:
+            yield
+            return
+        began, self.may_give_up = time.monotonic(), True
+        try:
+            if self.reason:
+                raise Stopped
+            yield
+        finally:
+            self.may_give_up = False
+            if self.closing:
+                self.closing += time.monotonic() - began
 
     def _measure(self):
         """Take the step that was begun last as it is by now."""

@@ -6,10 +6,11 @@ from hybrid_lora.objectives import rewards
 
 
 class MeanReward:
-    """A function without arguments: mean weighted reward of one sampled answer to each row's prompt, the same on all processes.
+    """A function without arguments: (mean weighted reward of one sampled answer to each row's prompt, answers left out), the
+    same on all processes.
 
-    trainer: a GRPOTrainer; rows: corpus rows that can be verified. Answers that the grader could not judge are left out; None
-    where it could judge none.
+    trainer: a GRPOTrainer; rows: corpus rows that can be verified. Answers that the grader could not judge are left out; the
+    mean is None where it could judge none.
     """
 
     def __init__(self, trainer, rows):
@@ -29,7 +30,7 @@ class MeanReward:
         given = [value for value in values[:counted] if value is not None]
         sums = torch.tensor([sum(given), len(given)], dtype=torch.float64, device=args.device)
         total, number = trainer.accelerator.reduce(sums, reduction="sum").tolist()
-        return total / number if number else None
+        return total / number if number else None, len(self.rows) - int(number)
 
     def _scored(self, rows):
         trainer = self.trainer

@@ -15,7 +15,7 @@ from hybrid_lora.objectives.held_out import MeanReward
 from hybrid_lora.objectives.timing import PARTS
 from hybrid_lora.objectives.watching import Watch
 from hybrid_lora.training import placement, publishing
-from hybrid_lora.training.validation import KeepBest, NextTokenLoss
+from hybrid_lora.training.validation import NAMES, KeepBest, NextTokenLoss
 
 ENTRY = "hybrid_lora.training.train"
 CHOICES = {
@@ -139,7 +139,7 @@ def _manifests(arguments):
 def _publish(arguments, inputs, words, record, best, counts):
     records = record.history()
     by_step = {r["step"]: r for r in records}
-    for name, values in (("validation_loss", best.losses), ("validation_reward", best.rewards)):
+    for name, values in zip(NAMES, (best.losses, best.rewards, best.unjudged)):
         for step, value in values.items():
             by_step.setdefault(step, {"step": step, "elapsed_s": 0.0})[name] = value
     history.write(arguments.history, records, {"run": arguments.settings["run"]})
@@ -155,7 +155,8 @@ def _publish(arguments, inputs, words, record, best, counts):
             if file.name != checkpoints.MARK:
                 shutil.copyfile(file, folder / file.name)
         words.save_pretrained(folder)
-        for file in base_model.license_files(arguments.model):  # the card links to it
+        companions = base_model.license_files(arguments.model)  # the card links to it
+        for file in companions + base_model.processor_files(arguments.model):
             shutil.copyfile(file, folder / file.name)
         allocated, programs = inputs.get("allocation"), inputs.get("programs")
         extra |= publishing.finish(folder, arguments.model, arguments.train, allocated, about, programs)

@@ -1,56 +1,68 @@
 """Checkpoint selection: every N steps the loss on held-out verified traces; the lowest is kept (Section 4.3).
 
-Option, not the paper's: the highest mean reward on their prompts.
+Option, not the paper's: the highest mean reward on their prompts. A validation that a stop interrupts is given up; the step's
+state is saved, and the validation made when the training goes on from it.
 """
 
 import contextlib
 import math
+import random
 import shutil
 
+import numpy
 import torch
 from transformers import TrainerCallback
 
 from hybrid_lora.common import checkpoints
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json
+from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import batches, loss
 from hybrid_lora.modeling.sharding import callable_inside, whole_weights
+from hybrid_lora.modeling.stopping import Stopped
 from hybrid_lora.modeling.trainer import diverged
 
-NAMES = ("validation_loss", "validation_reward")
+FORMATS = {"validation_loss": ".4f", "validation_reward": ".4f", "validation_unjudged": "d"}
+NAMES = tuple(FORMATS)
 
 
 class KeepBest(TrainerCallback):
     """Measures the validation loss and keeps the policy with the lowest, or the highest reward, as `work/best-{step}`.
 
     measure(model, rank, processes): the loss; reward: None, or a function without arguments, then rewards are measured too and
-    choose; one that it gives as None does not. The last step is measured as well. `losses` and `rewards` are {step: value}.
+    choose. It gives (mean, answers that could not be judged); a mean of None does not choose. The last step is measured as well.
+    `losses`, `rewards` and `unjudged` are {step: value}.
     They stand in the Trainer's log, so a resumed run has those up to its checkpoint; beside the best policy of now, those that
     the checkpoints would resume with are kept. `trainer` must be set before training.
     """
 
     def __init__(self, work, measure, every, reward=None):
         self.work, self.measure, self.every, self.reward = work, measure, every, reward
-        self.losses, self.rewards, self.trainer = {}, {}, None
+        self.losses, self.rewards, self.unjudged, self.trainer = {}, {}, {}, None
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Take up what was measured before the checkpoint."""
-        self.losses, self.rewards = (_measured(state.log_history, name) for name in NAMES)
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Take up what was measured before the checkpoint, and make the validation that was given up for a stop."""
+        self.losses, self.rewards, self.unjudged = (_measured(state.log_history, name) for name in NAMES)
+        if state.global_step and state.global_step not in self.losses:
+            self.on_step_end(args, state, control, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         """Measure, and save if it is the best so far."""
         step = state.global_step
         if step % self.every and step != state.max_steps:
             return
-        value = self.measure(model, args.process_index, args.world_size)
-        if not math.isfinite(value):
-            raise UserError(diverged(f"validation loss is {value}", step, self.work))
-        self.losses[step] = value
-        entry = {"validation_loss": value}
-        if self.reward and (reward := self.reward()) is not None:
-            self.rewards[step] = entry["validation_reward"] = reward
+        try:
+            with self.trainer.stopping.interruptible():
+                entry = self._entry(args, step, model)
+        except Stopped:
+            print(f"validation at step {step} given up; it is made when the training goes on", flush=True)
+            control.should_save = control.should_training_stop = True
+            return
+        for name, values in zip(NAMES, (self.losses, self.rewards, self.unjudged)):
+            if name in entry:
+                values[step] = entry[name]
         best = self.selected() == step
-        shown = ", ".join(f"{name.replace('_', ' ')} {number:.4f}" for name, number in entry.items())
+        shown = ", ".join(f"{name.replace('_', ' ')} {number:{FORMATS[name]}}" for name, number in entry.items())
         if state.is_world_process_zero:
             print(f"{shown} at step {step}" + (" (best so far)" if best else ""), flush=True)
         state.log_history.append({"step": step, "epoch": state.epoch, **entry})
@@ -60,6 +72,21 @@ class KeepBest(TrainerCallback):
         if best:
             self._save(model, f"best-{step}")
             self._remove_others(state)
+
+    def _entry(self, args, step, model):
+        """The log's entry of a step; all randomness in it comes from the step's number."""
+        seed = derive(args.seed, "validation", step)
+        random.seed(seed)
+        numpy.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        value = self.measure(model, args.process_index, args.world_size)
+        if not math.isfinite(value):
+            raise UserError(diverged(f"validation loss is {value}", step, self.work))
+        if not self.reward:
+            return {"validation_loss": value}
+        reward, unjudged = self.reward()
+        rewarded = {} if reward is None else {"validation_reward": reward}
+        return {"validation_loss": value, **rewarded, "validation_unjudged": unjudged}
 
     def _save(self, model, name):
         accelerator = self.trainer.accelerator
@@ -94,7 +121,7 @@ class KeepBest(TrainerCallback):
         """Why the best policy that belongs to a checkpoint cannot be used, or None."""
         try:
             history = read_json(checkpoint / "trainer_state.json")["log_history"]
-            best = _best(*(_measured(history, name) for name in NAMES))
+            best = _best(*(_measured(history, name) for name in NAMES[:2]))
         except (UserError, KeyError, TypeError) as error:
             return f"trainer_state.json: {type(error).__name__}: {error}"
         reason = best is not None and checkpoints.problem(self.work / f"best-{best}")
