@@ -26,10 +26,10 @@ $(error RUNS is '$(RUNS)'; allowed: default, all)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo readme test test-cluster test-matrix setup-vllm test-vllm setup-deepspeed lint lock conda clean
+.PHONY: help setup demo readme test test-cluster test-matrix setup-vllm test-vllm setup-deepspeed setup-watching test-watching lint lock conda clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "  variables: PYTHON=$(PYTHON) LOCK=$(LOCK) CORES=$(CORES) RUNS=$(RUNS) (or all) INDEX= EXTRA_INDEX= ARGS="
 
 setup: $(PACKAGE)  ## install the locked packages and this one into .venv
@@ -88,6 +88,19 @@ $(DEEPSPEED): envs/deepspeed.txt $(PACKAGE)
 
 setup-deepspeed: $(DEEPSPEED)  ## install DeepSpeed into .deepspeed, for the tests of ZeRO-3 in test-matrix
 
+# TensorBoard and W&B, which `logging.report_to` may name; not in the environment, where TRL would import them.
+WATCHING := .watching/stamp
+
+$(WATCHING): envs/watching.txt $(PACKAGE)
+	rm -rf .watching
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_INDEX) --target .watching -c envs/cpu.lock -r envs/watching.txt
+	@touch $@
+
+setup-watching: $(WATCHING)  ## install TensorBoard and W&B into .watching, for test-watching
+
+test-watching: $(WATCHING)  ## test what trainings report to TensorBoard and W&B
+	PYTHONPATH="$(CURDIR)/.watching" $(WITH_PATH) $(BIN)/pytest tests/objectives/test_watching.py $(ARGS)
+
 lint: $(PACKAGE)  ## check style of the package and the rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -107,5 +120,5 @@ conda:  ## write the locks' pins into the conda files (part of lock)
 	  mv envs/$$name.new envs/$$name.yaml || exit 1; done
 
 clean:  ## remove .venv and caches; results/ stay
-	rm -rf .venv .venv-vllm .pytest_cache .ruff_cache .hypothesis workflow/*.egg-info
+	rm -rf .venv .venv-vllm .deepspeed .watching .pytest_cache .ruff_cache .hypothesis workflow/*.egg-info
 	find workflow tests -name __pycache__ -type d -prune -exec rm -rf {} +

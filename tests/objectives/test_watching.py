@@ -76,7 +76,7 @@ def test_missing_package_is_one_line(monkeypatch):
 
 
 def test_going_online_without_a_key_is_one_line(monkeypatch, tmp_path):
-    pytest.importorskip("wandb", reason="wandb is not installed; it is optional: pip install wandb")
+    pytest.importorskip("wandb", reason="wandb is not installed; it is optional: make test-watching")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", os.environ.copy())  # what is set for W&B is gone afterwards
     for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
@@ -96,8 +96,9 @@ built.train()
 
 def reported(name, tmp_path, model_folder, corpus_files):
     """Train two steps in a process of its own, in an empty folder, reporting to `name`."""
-    pytest.importorskip(name, reason=f"{name} is not installed; it is optional: pip install {name}")
-    here = os.pathsep.join([os.path.dirname(rl_runs.__file__), os.environ["PYTHONPATH"]])
+    pytest.importorskip(name, reason=f"{name} is not installed; it is optional: make test-watching")
+    here = os.path.dirname(rl_runs.__file__)
+    here = os.pathsep.join([here, os.path.dirname(here), os.environ["PYTHONPATH"]])
     environment = {**os.environ, "PYTHONPATH": here, reporting.VARIABLE: json.dumps({"report_to": [name]})}
     command = [sys.executable, "-c", RUN, str(model_folder), str(corpus_files[0])]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
