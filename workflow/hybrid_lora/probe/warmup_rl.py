@@ -74,7 +74,8 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
     """Train every branch for options["steps"] steps; returns records (dicts: step, elapsed_s, loss, reward, kl, ...).
 
     model: with `branches` attached, on its device; rows: corpus rows; options: a probe's `warmup`; objective: the entry of
-    config `objectives` (grpo or gspo), of which only what the warm-up has no key for is used; work: folder of resumable state.
+    config `objectives` (grpo or gspo), of which only what the warm-up has no key for is used; work: folder of resumable state,
+    whose name it is reported under.
     """
     if not options["steps"]:  # max_steps=0 would mean "no limit" to the Trainer
         return []
@@ -82,7 +83,7 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
     record = trainer.Record("warm-up")
     with _as_found(model):
         load.set_checkpointing(model, False)  # TRL switches on transformers' own, and off while it samples
-        parts = rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers, "warm-up")
+        parts = rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers, work.name)
         rl.check_prompts(parts["train_dataset"]["prompt"], words, model.config, settings)
         with vllm_sync.shown_to_engine(model, work, settings["rollouts"]), vllm_sync.reached(settings):
             built = BranchTrainer(model, processing_class=words, callbacks=[record], **parts)
