@@ -24,13 +24,17 @@ from hybrid_lora.common.code import relative_sources
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import check_writable
 from hybrid_lora.config.patterns import exactly
-from hybrid_lora.config import compute
+from hybrid_lora.config import compute, layers
 from hybrid_lora.config.plan import Plan
 from hybrid_lora.training import launch
 
 try:
+    # Snakemake reads numbers inside of `--config key={...}` as text.
+    given = layers.command_line(workflow.config_settings.config_args or [])
     loaded = configuration.load(
-        config, [str(path) for path in workflow.configfiles], os.getcwd()
+        layers.merge(config, given),
+        [str(path) for path in workflow.configfiles],
+        os.getcwd(),
     )
 except UserError as error:
     raise WorkflowError(str(error))

@@ -2,6 +2,10 @@
 
 import argparse
 import errno
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -37,3 +41,14 @@ def test_one_line(error, line, capsys):
 def test_other_errors_are_not_hidden():
     with pytest.raises(ZeroDivisionError):
         ended(ZeroDivisionError())
+
+
+@pytest.mark.parametrize("buffered", [[], ["-u"]])
+def test_a_reader_that_leaves_is_no_failure(buffered):
+    """`| head`: what is printed after it has left goes nowhere."""
+    command = [sys.executable, *buffered, "-m", "hybrid_lora.config", "check"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

@@ -49,6 +49,14 @@ def test_artifacts(finished):
     assert not list((results / ".state").rglob("*.*"))
 
 
+def test_numbers_inside_of_config_are_numbers(finished):
+    """Snakemake itself reads them as text."""
+    same = ["--config", "objectives={gspo: {kl: 0.01, steps: 2}}", "evaluation={batch_size: 64}"]
+    assert "Nothing to be done" in snakemake(finished, "-n", *same).stdout
+    other = snakemake(finished, "-n", "--config", "objectives={gspo: {steps: 4}}", "compute={gpus: 2}").stdout
+    assert {"training", "completions"} <= jobs(other).keys()
+
+
 def test_table_equals_its_files(finished):
     results = finished / "results"
     rows = list(csv.DictReader((results / "report/table1.csv").open()))

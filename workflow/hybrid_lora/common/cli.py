@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import platform
+import select
+import signal
 import sys
 from pathlib import Path
 
@@ -82,6 +84,7 @@ def run(parser, argv=None):
                 return 0
             with alive.shown(outputs):
                 arguments.run(arguments)
+        sys.stdout.flush()
     except UserError as error:
         return _failed(error)
     except Interrupted as stop:
@@ -94,6 +97,8 @@ def run(parser, argv=None):
     except Exception as error:
         if reason := _storage(error):
             return _failed(reason)
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
         raise
     return 0
 
@@ -111,6 +116,16 @@ def _storage(error):
         return f"{error.filename or 'output'}: {error.strerror}{full}"
     # Libraries that write weights and tables turn the system's error into text.
     return next((f"output: {text}" for text in map(os.strerror, STORAGE[:3]) if text in str(error)), None)
+
+
+def _nobody_reads():
+    """Whether the reader of our output has left, as `| head` does; what is still to be written goes nowhere then."""
+    left = select.poll()
+    left.register(sys.stdout, 0)  # errors alone
+    if left.poll(0):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _say_where():
