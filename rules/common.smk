@@ -24,23 +24,22 @@ from hybrid_lora.common.code import relative_sources
 from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import check_writable
 from hybrid_lora.config.patterns import exactly
-from hybrid_lora.config import compute, layers
+from hybrid_lora.config import compute, installed, layers
 from hybrid_lora.config.plan import Plan
 from hybrid_lora.training import launch
 
 try:
     # Snakemake reads numbers inside of `--config key={...}` as text.
     given = layers.command_line(workflow.config_settings.config_args or [])
-    loaded = configuration.load(
-        layers.merge(config, given),
-        [str(path) for path in workflow.configfiles],
-        os.getcwd(),
-    )
+    merged = layers.merge(config, given)
+    files = [str(path) for path in workflow.configfiles]
+    loaded = configuration.load(merged, files, os.getcwd())
 except UserError as error:
     raise WorkflowError(str(error))
 
 environment = f"../envs/{'gpu' if loaded.values['compute']['gpus'] else 'cpu'}.yaml"
-conda_used = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+deployment = workflow.deployment_settings.deployment_method
+conda_used = DeploymentMethod.CONDA in deployment
 plan = Plan(
     loaded,
     os.getcwd(),
@@ -112,6 +111,9 @@ onstart:
     gc.freeze()
     gc.enable()
     asked(check_writable, "results")
+    if not deployment:  # else jobs run in an environment of their own
+        origin = layers.Origin(merged, files, os.getcwd())
+        asked(installed.check, workflow.dag.needrun_jobs(), plan, origin)
 
 
 wildcard_constraints:

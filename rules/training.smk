@@ -29,6 +29,7 @@ rule training:
         **compute.resources(plan.values),
         mem_mb=lambda w, attempt: 16000 * plan.launch["processes"] * attempt,
         runtime=lambda w, attempt: 1440 * attempt,
+        gpu=compute.gpus(plan.values),
     params:
         settings=lambda w: plan.training(w.run),
     message:

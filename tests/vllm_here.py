@@ -12,7 +12,7 @@ ENGINE = {
     "mode": "colocate",
     "gpu_memory_utilization": 0.1,
     "tensor_parallel": 1,
-    "max_model_len": 128,
+    "max_model_len": None,
     "sleep": False,
     "importance_correction": "token",
     "server": "http://127.0.0.1:8000",

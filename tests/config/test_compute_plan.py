@@ -37,9 +37,8 @@ def test_processes_are_one_unless_told(asked, processes, nodes):
     found = plan(compute=asked)
     assert found.launch == {"processes": processes, "nodes": nodes, "strategy": "ddp", "threads": 2 * processes}
     each = min(asked.get("gpus", 0), processes)
-    asked_of_slurm = compute.resources(found.values)
-    assert asked_of_slurm["gpu"] == (each if nodes == 1 else 0)
-    assert asked_of_slurm.get("gres") == (f"gpu:{each}" if nodes > 1 and each else None)
+    assert compute.gpus(found.values) == (each if nodes == 1 else 0)
+    assert compute.resources(found.values).get("gres") == (f"gpu:{each}" if nodes > 1 and each else None)
 
 
 def test_no_setting_of_a_training_depends_on_it():
@@ -49,13 +48,12 @@ def test_no_setting_of_a_training_depends_on_it():
 
 
 def test_resources_beyond_a_node_only_where_there_are_any():
-    assert compute.resources(plan().values) == {"gpu": 0}
+    assert compute.resources(plan().values) == {}
     assert compute.resources(plan(compute={"nodes": 2}).values) == {
         "nodes": 2,
         "tasks": 2,
         "tasks_per_gpu": 0,
         "mpi": "srun",
-        "gpu": 0,
     }
 
 
@@ -226,7 +224,7 @@ class Asked(dict):
 def test_slurm_is_asked_for_two_nodes_with_a_launcher_each():
     """Two GPUs on each: the plugin must add no tasks by GPU, and start the job outside of a step."""
     values = plan(compute={"gpus": 4, "processes": 2, "nodes": 2}).values
-    resources = Asked(mem_mb=32000, runtime=10, **compute.resources(values))
+    resources = Asked(mem_mb=32000, runtime=10, gpu=compute.gpus(values), **compute.resources(values))
     job = SimpleNamespace(resources=resources, threads=4)
     given = {"run_uuid": "u", "slurm_logfile": "log", "comment_str": "c", "account": "", "partition": "", "workdir": "."}
     words = get_submit_command(job, given).split()

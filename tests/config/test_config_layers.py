@@ -56,6 +56,8 @@ def test_origin_is_the_file_on_top(tmp_path, order):
     assert origin.of(("a", "c")) == "config/config.yaml"
     assert origin.of(("a", "d")) == "--config"
     assert origin.of(("a", "missing")) == "over.yaml"
+    (tmp_path / "over.yaml").write_text("a: {b: 7}\n")  # and back again by --config
+    assert layers.Origin({"a": {"b": 1}}, [tmp_path / name for name in order], tmp_path).of(("a", "b")) == "--config"
 
 
 @pytest.mark.parametrize(

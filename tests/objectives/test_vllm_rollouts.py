@@ -251,6 +251,15 @@ def test_a_group_is_one_request(trained):
     assert asked == [(4, 2), (3, 1), (2, 1), (2, 1)]
 
 
+def test_the_engine_has_room_for_the_longest_prompt_and_answer(trained):
+    """Not for the model's whole context, whose cache may not fit beside a training."""
+    built = trained[0]
+    prompts = list(built.train_dataset["prompt"])
+    asked = built.processing_class.apply_chat_template(prompts, add_generation_prompt=True, tokenize=True, return_dict=True)
+    longest = max(map(len, asked["input_ids"])) + OBJECTIVE["max_completion_tokens"]
+    assert built.vllm_generation.llm.llm_engine.model_config.max_model_len == longest < 256
+
+
 def test_the_engine_has_a_port_of_its_own(trained):
     """Not of TRL's list, which trainings that start together would share."""
     from trl.trainer import utils

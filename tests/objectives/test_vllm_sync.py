@@ -32,11 +32,19 @@ def test_prompts_without_room_for_an_answer_are_one_line(model_folder):
     """Before an engine is started; equal prompts count once."""
     words, config = load.tokenizer(model_folder), SimpleNamespace(max_position_embeddings=40)
     short, long = ([{"role": "user", "content": "1 + 1 " * times}] for times in (1, 30))
-    objective = {"rollouts": "vllm", "vllm": {"max_model_len": None}}
-    rl.check_prompts([short, short], words, config, objective)
-    rl.check_prompts([long], words, config, objective | {"rollouts": "transformers"})
-    rl.check_prompts([long], words, config, {"rollouts": "vllm", "vllm": {"max_model_len": 500}})
+    objective = {"rollouts": "vllm", "max_completion_tokens": 8, "vllm": {"max_model_len": None}}
+    args = SimpleNamespace(vllm_max_model_length=None)
+    rl.fit_engine(args, [long], words, config, objective | {"rollouts": "transformers"})
+    assert args.vllm_max_model_length is None
+    rl.fit_engine(args, [short, short], words, config, objective)
+    prompt = len(words.apply_chat_template(short, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"])
+    assert args.vllm_max_model_length == prompt + 8 < 40
+    rl.fit_engine(args, [short, short], words, config, objective | {"max_completion_tokens": 30})
+    assert args.vllm_max_model_length == 40  # no longer than the model's context
+    args.vllm_max_model_length = 500
+    rl.fit_engine(args, [long], words, config, objective | {"vllm": {"max_model_len": 500}})
+    assert args.vllm_max_model_length == 500
     expected = r"vllm\.max_model_len: 40 tokens leave no room for an answer to 1 of 2 prompts; allowed: more than \d+, or "
     with pytest.raises(UserError, match=expected) as error:
-        rl.check_prompts([short, long, long], words, config, objective)
+        rl.fit_engine(args, [short, long, long], words, config, objective)
     assert "\n" not in str(error.value)

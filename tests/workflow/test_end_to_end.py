@@ -1,6 +1,7 @@
 """The whole pipeline on the tiny configuration: what comes out, and what runs again."""
 
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -55,6 +56,17 @@ def test_numbers_inside_of_config_are_numbers(finished):
     assert "Nothing to be done" in snakemake(finished, "-n", *same).stdout
     other = snakemake(finished, "-n", "--config", "objectives={gspo: {steps: 4}}", "compute={gpus: 2}").stdout
     assert {"training", "completions"} <= jobs(other).keys()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here, so nothing is missing")
+@pytest.mark.parametrize(
+    "key, change",
+    [("objectives.gspo.rollouts", "objectives={gspo: {rollouts: vllm}}"), ("evaluation.backend", "evaluation={backend: vllm}")],
+)
+def test_vllm_is_missed_before_the_first_job(key, change, finished):
+    done = snakemake(finished, "--config", change, check=False)
+    assert done.returncode != 0 and "Finished job" not in done.stdout
+    assert f"\n--config: {key}: vllm is to sample, which is not installed here; install envs/gpu.lock" in done.stdout
 
 
 def test_table_equals_its_files(finished):

@@ -21,18 +21,27 @@ def rollouts(values):
     return "vllm" if values["compute"]["gpus"] else "transformers"
 
 
+def gpus(values):
+    """GPUs of a training on one node; 0 on several, which ask for them by the node (see `resources`)."""
+    return _each(values) if values["compute"]["nodes"] == 1 else 0
+
+
 def resources(values):
-    """What a training job asks of Snakemake and Slurm: GPUs and, for several nodes, these, each with as many GPUs.
+    """What a training job asks of Slurm beyond one node's: {} for one.
 
     On several nodes the job runs outside of a step, to start steps itself, and GPUs are asked for by the node (`gres`), as a sum
     (`gpu`) may be divided unevenly.
     """
-    asked = values["compute"]
-    each = min(asked["gpus"], asked["processes"])
-    if asked["nodes"] == 1:
-        return {"gpu": each}
-    nodes = {"nodes": asked["nodes"], "tasks": asked["nodes"], "tasks_per_gpu": 0, "mpi": "srun", "gpu": 0}
-    return nodes | ({"gres": f"gpu:{each}"} if each else {})
+    nodes = values["compute"]["nodes"]
+    if nodes == 1:
+        return {}
+    by_node = {"gres": f"gpu:{_each(values)}"} if _each(values) else {}
+    return {"nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun", **by_node}
+
+
+def _each(values):
+    """GPUs of a training on each of its nodes."""
+    return min(values["compute"]["gpus"], values["compute"]["processes"])
 
 
 def check(values, objectives, warmups, origin):

@@ -82,8 +82,8 @@ class Origin:
                 continue
             for name, layer in reversed(self.layers):
                 found = _get(layer, path[:length])
-                if found is not _MISSING and (isinstance(value, dict) or found == value):
-                    return name
+                if found is not _MISSING:
+                    return name if isinstance(value, dict) or found == value else COMMAND_LINE
             return COMMAND_LINE
         return self.layers[-1][0] if self.layers else COMMAND_LINE
 

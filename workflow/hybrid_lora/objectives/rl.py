@@ -35,10 +35,12 @@ class RLTrainer(ExactResume, TwoRates, Timed, SteadyUpdates, GroupAdvantages, GR
     its time by parts."""
 
 
-def build(model, peft, words, rows, settings, seed, work, callbacks, grading, workers, run):
-    """The trainer of a PEFT model (or, with `peft` None, of a whole one); the others as for `pieces`."""
+def build(model, peft, words, rows, settings, seed, work, callbacks, grading, workers, run, held_out=()):
+    """The trainer of a PEFT model (or, with `peft` None, of a whole one); held_out: rows whose prompts will be answered, too;
+    the others as for `pieces`."""
     parts = pieces(rows, settings, seed, work, grading, workers, run)
-    check_prompts(parts["train_dataset"]["prompt"], words, model.config, settings)
+    prompts = [*parts["train_dataset"]["prompt"], *(row["messages"][:-1] for row in held_out)]
+    fit_engine(parts["args"], prompts, words, model.config, settings)
     with vllm_sync.shown_to_engine(model, work, settings["rollouts"]), vllm_sync.reached(settings):
         built = RLTrainer(model, processing_class=words, callbacks=callbacks, peft_config=peft, **parts)
     for config in getattr(built.model, "peft_config", {}).values():
@@ -85,11 +87,16 @@ def pieces(rows, settings, seed, work, grading, workers, run):
     }
 
 
-def check_prompts(prompts, words, config, settings):
-    """UserError if a prompt (a list of messages) is too long for vLLM, which would say so in the middle of a training."""
+def fit_engine(args, prompts, words, config, settings):
+    """Give a colocated engine room for the longest prompt (a list of messages) and answer, unless its length is set; its cache
+    must hold a sequence of that length, and a model's context may be far longer. args: a GRPOConfig, which is changed.
+
+    UserError if a prompt is too long, which vLLM would say in the middle of a training.
+    """
     if settings["rollouts"] != "vllm":
         return
-    limit = settings["vllm"]["max_model_len"] or getattr(config, "max_position_embeddings", None)
+    chosen, context = settings["vllm"]["max_model_len"], getattr(config, "max_position_embeddings", None)
+    limit = chosen or context
     different = list({json.dumps(prompt): prompt for prompt in prompts}.values())
     ids = words.apply_chat_template(different, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
     lengths = [len(found) for found in ids]
@@ -98,6 +105,9 @@ def check_prompts(prompts, words, config, settings):
             f"objectives.*.vllm.max_model_len: {limit} tokens leave no room for an answer to {len(long)} of {len(lengths)} "
             f"prompts; allowed: more than {max(long)}, or a corpus of shorter prompts"
         )
+    if not chosen:
+        needed = max(lengths) + settings["max_completion_tokens"]
+        args.vllm_max_model_length = min(needed, context or needed)
 
 
 def _meeting_point():

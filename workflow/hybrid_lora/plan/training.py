@@ -97,7 +97,7 @@ def rollouts(shape, trained, objective, prompt, gpus, gpu_memory):
     weights = 2 * shape.total / engine.get("tensor_parallel", 1)
     room = share - weights - ENGINE_OWN
     # vLLM starts only where its cache holds one sequence of the longest kind it may be asked for.
-    longest = engine.get("max_model_len") or shape.context
+    longest = engine.get("max_model_len") or min(length, shape.context)
     return {
         "who": "vLLM",
         "longest": longest,
@@ -162,7 +162,7 @@ def _engine_changes(engine, length):
     found = []
     if not engine.get("sleep"):
         found.append(("vllm.sleep: true", {"vllm": {"sleep": True}}))
-    if not engine.get("max_model_len"):
+    if (engine.get("max_model_len") or 0) > length:
         found.append((f"vllm.max_model_len: {length}", {"vllm": {"max_model_len": length}}))
     if engine.get("gpu_memory_utilization", 0.3) < 0.4:
         found.append(("vllm.gpu_memory_utilization: 0.4", {"vllm": {"gpu_memory_utilization": 0.4}}))

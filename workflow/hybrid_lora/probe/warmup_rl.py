@@ -84,7 +84,7 @@ def train(model, branches, words, rows, options, objective, grading, work, worke
     with _as_found(model):
         load.set_checkpointing(model, False)  # TRL switches on transformers' own, and off while it samples
         parts = rl.pieces(rows, settings | {"kl": 0.0}, options["seed"], work, grading, workers, work.name)
-        rl.check_prompts(parts["train_dataset"]["prompt"], words, model.config, settings)
+        rl.fit_engine(parts["args"], parts["train_dataset"]["prompt"], words, model.config, settings)
         with vllm_sync.shown_to_engine(model, work, settings["rollouts"]), vllm_sync.reached(settings):
             built = BranchTrainer(model, processing_class=words, callbacks=[record], **parts)
         built.branches = branches

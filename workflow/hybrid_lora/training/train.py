@@ -53,15 +53,17 @@ def run(arguments):
     if full:
         load.keep_savable(model)
     peft = placement.peft_config(model, settings["placement"], settings.get("lora"), allocation)
-    best = _keep_best(words, corpus.read(arguments.val), settings["objective"], work)
+    held_out = corpus.read(arguments.val)
+    best = _keep_best(words, held_out, settings["objective"], work)
+    rewarded = _rewarded(held_out, settings["objective"])
     record = trainer.Record(f"training {settings['run']}", SHOWN)
     watch = _watch(settings["objective"], work)
     callbacks = [record, watch, best] if watch else [record, best]
-    built = _build(model, peft, words, arguments, work, callbacks)
+    built = _build(model, peft, words, arguments, work, callbacks, rewarded)
     best.trainer = built
     if watch:
         watch.trainer = built
-        best.reward = _reward(built, corpus.read(arguments.val), settings["objective"])
+        best.reward = MeanReward(built, rewarded) if rewarded else None
     hybrid.to_fp32_trainable(built.model)
     if settings["objective"]["fast_layers"]:
         fast_layers.apply_to(built)
@@ -90,7 +92,7 @@ def _work(arguments, settings, inputs, closure):
     return work
 
 
-def _build(model, peft, words, arguments, work, callbacks):
+def _build(model, peft, words, arguments, work, callbacks, rewarded):
     settings = arguments.settings
     objective, seed, run = settings["objective"], settings["seed"], settings["run"]
     if objective["algorithm"] == "sft":
@@ -98,7 +100,7 @@ def _build(model, peft, words, arguments, work, callbacks):
     rows = corpus.without_solutions(arguments.train)
     rows += [row for path in arguments.programs for row in corpus.without_solutions(path) if row["source"] == "code"]
     grading, workers = settings["grading"], arguments.workers
-    return rl.build(model, peft, words, rows, objective, seed, work, callbacks, grading, workers, run)
+    return rl.build(model, peft, words, rows, objective, seed, work, callbacks, grading, workers, run, rewarded)
 
 
 def _watch(objective, work):
@@ -108,15 +110,14 @@ def _watch(objective, work):
     return Watch(objective["samples"], reporting.chosen()["variance_patience"], work / "samples.json")
 
 
-def _reward(built, rows, objective):
-    """What measures the reward on validation rows, or None where the loss alone chooses."""
-    if objective["validation"]["metric"] != "reward":
-        return None
+def _rewarded(rows, objective):
+    """The validation rows whose answers are rewarded; none where the loss alone chooses."""
+    if objective["validation"].get("metric") != "reward":
+        return []
     rows = sorted(rewards.verifiable(rows, objective["sources"]), key=lambda row: row["id"])[: objective["validation"]["rows"]]
     if not rows:
         raise UserError("objectives.*.validation.metric is reward, but no validation row can be verified; use nll")
-    rl.check_prompts([row["messages"][:-1] for row in rows], built.processing_class, built.model.config, objective)
-    return MeanReward(built, rows)
+    return rows
 
 
 def _keep_best(words, rows, objective, work):
