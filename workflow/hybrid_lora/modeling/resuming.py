@@ -28,6 +28,13 @@ OF_EACH_PROCESS = ("window-*.pt", "pytorch_model_fsdp_0/*.distcp", "global_step*
 BYTES_PER_S = 500e6  # of a disk, hashing included, until a save was timed
 
 
+def seed_all(seed):
+    """Seed python, numpy and torch, which a vLLM in this process draws from as well."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 class StepStart(TrainerCallback):
     """Seeds python, numpy and torch anew at each step: dropout, sampling (also of a vLLM in this process), shuffles.
 
@@ -39,10 +46,7 @@ class StepStart(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Before the step's first batch."""
-        seed = derive(self.seed, "step", state.global_step, args.process_index // self.share)
-        random.seed(seed)
-        numpy.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        seed_all(derive(self.seed, "step", state.global_step, args.process_index // self.share))
         self.tokens = state.num_input_tokens_seen
 
     def rewind(self, trainer):

@@ -6,10 +6,8 @@ state is saved, and the validation made when the training goes on from it.
 
 import contextlib
 import math
-import random
 import shutil
 
-import numpy
 import torch
 from transformers import TrainerCallback
 
@@ -18,6 +16,7 @@ from hybrid_lora.common.errors import UserError
 from hybrid_lora.common.files import read_json
 from hybrid_lora.common.seeds import derive
 from hybrid_lora.modeling import batches, loss
+from hybrid_lora.modeling.resuming import seed_all
 from hybrid_lora.modeling.sharding import callable_inside, whole_weights
 from hybrid_lora.modeling.stopping import Stopped
 from hybrid_lora.modeling.trainer import diverged
@@ -75,10 +74,7 @@ class KeepBest(TrainerCallback):
 
     def _entry(self, args, step, model):
         """The log's entry of a step; all randomness in it comes from the step's number."""
-        seed = derive(args.seed, "validation", step)
-        random.seed(seed)
-        numpy.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        seed_all(derive(args.seed, "validation", step))
         value = self.measure(model, args.process_index, args.world_size)
         if not math.isfinite(value):
             raise UserError(diverged(f"validation loss is {value}", step, self.work))
